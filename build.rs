@@ -1,0 +1,63 @@
+//! Builds the kernel's half. Everything generated goes to `OUT_DIR`:
+//! - `bpf_skel.rs`, the skeleton of `src/bpf/main.bpf.c`, compiled by clang for BPF;
+//! - `intf.rs`, the Rust view of `src/bpf/intf.h`;
+//! - `policy.rs` and a static library: `src/bpf/policy.h` as native code.
+
+use anyhow::{Context, Result};
+use std::{env, path::PathBuf, process::Command};
+
+fn main() -> Result<()> {
+    let out_dir = PathBuf::from(env::var("OUT_DIR").context("OUT_DIR is set by cargo")?);
+
+    if env::var_os("BPF_CLANG").is_none()
+        && let Some(clang) = find_clang()
+    {
+        // SAFETY: a build script has one thread here, and nothing reads the environment yet.
+        unsafe { env::set_var("BPF_CLANG", clang) };
+    }
+
+    scx_cargo::BpfBuilder::new()
+        .context("preparing the BPF build (clang 18 or later is needed; BPF_CLANG names another)")?
+        .enable_intf("src/bpf/intf.h", "intf.rs")
+        .enable_skel("src/bpf/main.bpf.c", "bpf")
+        .build()
+        .context("building src/bpf/main.bpf.c")?;
+
+    cc::Build::new()
+        .file("src/bpf/policy.c")
+        .warnings_into_errors(true)
+        .extra_warnings(true)
+        .compile("policy");
+    bindgen::Builder::default()
+        .header("src/bpf/policy.h")
+        .clang_args(["-DPOLICY_FN=", "-x", "c"])
+        .allowlist_file(".*/policy.h")
+        .blocklist_type("vclock|cpu_stats|cpu_ctx|llc_ctx|knobs|task_sample")
+        .generate()
+        .context("generating bindings of src/bpf/policy.h")?
+        .write_to_file(out_dir.join("policy.rs"))?;
+
+    println!("cargo:rustc-env=SCHEDULER_REVISION={}", revision());
+    println!("cargo:rerun-if-changed=.git/HEAD");
+    println!("cargo:rerun-if-changed=.git/refs");
+    Ok(())
+}
+
+/// The newest clang that can compile for BPF (18 or later), under its distribution name.
+fn find_clang() -> Option<String> {
+    (18..=30)
+        .rev()
+        .map(|version| format!("clang-{version}"))
+        .find(|name| Command::new(name).arg("--version").output().is_ok())
+}
+
+/// The git revision that this is built from; "unknown" outside a checkout.
+fn revision() -> String {
+    Command::new("git")
+        .args(["describe", "--always", "--dirty", "--abbrev=10"])
+        .output()
+        .ok()
+        .filter(|out| out.status.success())
+        .and_then(|out| String::from_utf8(out.stdout).ok())
+        .map_or_else(|| "unknown".into(), |s| s.trim().to_owned())
+}

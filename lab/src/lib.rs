@@ -1,0 +1,1 @@
+//! Guests: boot a kernel, run, collect.

@@ -1,0 +1,167 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * The wire truth: every type and constant that the kernel's half and the Rust
+ * half share. Rust gets it by bindgen at build time (crate::bpf::intf), the
+ * BPF programs and the native build of policy.h include it.
+ *
+ * Plain integers of fixed size only, no implicit padding. Suffixes: _ns is wall
+ * or run time in nanoseconds, _vns is virtual time (nanoseconds of a nice 0
+ * task; see policy.h), _at is an instant of scx_bpf_now().
+ */
+#ifndef SCHEDULER_INTF_H
+#define SCHEDULER_INTF_H
+
+#ifndef __VMLINUX_H__
+typedef unsigned char u8;
+typedef unsigned short u16;
+typedef unsigned int u32;
+typedef int s32;
+typedef unsigned long long u64;
+typedef long long s64;
+#ifndef __cplusplus
+#include <stdbool.h>
+#endif
+#endif
+
+enum limits {
+	/* The kernel's own ceiling on x86 is 8192; the arrays are sized at load. */
+	MAX_CPUS = 8192,
+	/* 2 sockets of 16 core complexes make 32; twice that again for safety. */
+	MAX_LLCS = 128,
+	MAX_NODES = 64,
+	TASK_COMM_CHARS = 16,
+};
+
+/*
+ * Histogram of durations: eight linear slots to each power of two of
+ * microseconds (1024 ns), so a slot is at most 12.5 % wide. The last one takes
+ * everything from about 15 s. hist_slot() in policy.h fills it.
+ */
+enum hist {
+	HIST_SUB_BITS = 3,
+	HIST_SLOTS = 176,
+	/* A task's own histogram has one slot to a power of two of microseconds. */
+	TASK_HIST_SLOTS = 24,
+};
+
+/* "No CPU", "no LLC": the documented absent value of the ids below. */
+#define ABSENT ((u32)-1)
+
+/*
+ * The one list of counters. Each line: enum suffix, field name, what it counts.
+ * All are cumulative, per CPU, written only on that CPU by the kernel's half.
+ */
+#define COUNTERS(X)                                                                  \
+	X(SWITCHES, switches, "times a task started to run")                         \
+	X(RUN_NS, run_ns, "nanoseconds run by tasks of this scheduler")              \
+	X(RT_NS, rt_ns, "nanoseconds taken by higher scheduling classes")            \
+	X(STOPS, stops, "times a task stopped running")                              \
+	X(WAKEUPS, wakeups, "tasks that became runnable")                            \
+	X(IDLE_DIRECT, idle_direct, "wakeups sent straight to an idle CPU")          \
+	X(QUEUED, queued, "insertions into the deadline queue of an LLC")            \
+	X(PINNED, pinned, "insertions into the queue of bound tasks of a CPU")       \
+	X(KTHREADS, kthreads, "per-CPU kernel threads sent straight to their CPU")   \
+	X(PREEMPTIONS, preemptions, "running tasks preempted by a waking task")      \
+	X(TICK_PREEMPTIONS, tick_preemptions, "slices cut short at a tick for an earlier deadline") \
+	X(REFUSED, refused, "wakeup preemptions refused by the rate limit")          \
+	X(KEPT, kept, "slices renewed in place, nothing with an earlier deadline waited") \
+	X(MIGRATIONS, migrations, "tasks that came from another CPU of the same LLC") \
+	X(LLC_IN, llc_in, "tasks that came from another LLC")                        \
+	X(LLC_OUT, llc_out, "tasks that left for another LLC")                       \
+	X(STEALS, steals, "tasks pulled from the queue of another LLC")              \
+	X(REENQUEUED, reenqueued, "tasks moved away because a real-time task took the CPU") \
+	X(HOTPLUG, hotplug, "times this CPU went off- or online")                    \
+	X(BAD_CONTEXT, bad_context, "callbacks that found no state for their task")
+
+enum counter {
+#define X(upper, lower, text) CNT_##upper,
+	COUNTERS(X)
+#undef X
+	NR_COUNTERS,
+};
+
+/* One element a CPU of the per-CPU map `stats`. */
+struct cpu_stats {
+	u64 counters[NR_COUNTERS];
+	/* From becoming runnable to running, wakeups and new tasks only. */
+	u64 wakeup_hist[HIST_SLOTS];
+};
+
+/*
+ * Settings that may be rewritten while attached (the variable `knobs` in
+ * .data). User space writes, the kernel's half only reads. Validated by
+ * crate::Settings, once.
+ */
+struct knobs {
+	u64 slice_max_ns;     /* longest slice, for a task that nothing waits for */
+	u64 slice_min_ns;     /* floor of every slice */
+	u64 lag_max_ns;       /* most service that a sleeper may be owed, nice 0 */
+	u64 request_min_ns;   /* shortest request that a short burst can make */
+	u64 preempt_gran_vns; /* a waking task must be due earlier by this much */
+	u64 preempt_gap_ns;   /* wakeup preemptions of one CPU: not more often */
+};
+
+/* A virtual clock: the vruntime that stands for lag 0. See policy.h. */
+struct vclock {
+	u64 now_vns;
+	u64 set_at;
+};
+
+/*
+ * One element a CPU of the array map `cpus`. The first group is written by
+ * user space (topology; before attach and after hotplug), the rest by the
+ * kernel's half.
+ */
+struct cpu_ctx {
+	u32 llc;          /* dense index of its last-level cache */
+	u32 node;         /* NUMA node, dense index */
+	u32 core;         /* first CPU of its core: equal for SMT siblings */
+	u32 present;      /* 1: the topology of this CPU is known */
+
+	u32 online;       /* 0 while the CPU is offline. Written by cpu_online/offline */
+	u32 running_pid;  /* 0: idle, or a task of another class. Written on that CPU */
+	u64 running_at;   /* when that task started */
+	u64 deadline_vns; /* deadline of the running task; ~0 when any wakeup may preempt */
+	u64 vruntime_vns; /* its vruntime at running_at */
+	u32 weight;       /* its weight, nice 0 is 1024 */
+	u32 steal_llc;    /* LLC to take the next task from, or ABSENT. Written at its tick */
+	u64 preempted_at; /* last wakeup preemption of this CPU */
+	u64 released_at;  /* when a higher class took the CPU; 0: none has it */
+	u64 slice_ns;     /* base slice of now, from the queue length seen at the last dispatch */
+	struct vclock clock; /* for tasks that may not run on the whole LLC */
+
+	/* Filled by the program `snapshot`. */
+	u32 nr_local;     /* tasks in its local queue */
+	u32 nr_pinned;    /* tasks in its queue of bound tasks */
+	u64 snapshot_at;
+	u64 pad[6];
+};
+
+/* One element an LLC of the array map `llcs`. Same ownership as cpu_ctx. */
+struct llc_ctx {
+	u32 node;
+	u32 nr_cpus;      /* CPUs with present and online set */
+	u16 nearest[MAX_LLCS]; /* the other LLCs, nearest first */
+	u32 nr_nearest;
+
+	u32 nr_queued;    /* filled by the program `snapshot` */
+	struct vclock clock;
+	u64 pad[3];
+};
+
+/* What the task iterator `tasks` writes for each task, cumulative. */
+struct task_sample {
+	s32 pid;
+	s32 tgid;
+	s32 cpu;
+	s32 nice;
+	u32 weight;
+	u32 policy;       /* SCHED_NORMAL, SCHED_BATCH, SCHED_IDLE, SCHED_EXT */
+	u64 vruntime_vns;
+	u64 run_ns;
+	u64 wakeups;
+	u32 wait_hist[TASK_HIST_SLOTS];
+	char comm[TASK_COMM_CHARS];
+};
+
+#endif /* SCHEDULER_INTF_H */

@@ -1,0 +1,2 @@
+//! A CPU scheduler for Linux (sched_ext).
+pub mod bpf;
