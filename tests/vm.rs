@@ -1,0 +1,23 @@
+//! Cases on real kernels. This binary is the runner on the host and process 1 of the guests it boots.
+//!
+//! Not run unless asked, because they need QEMU and kernels:
+//! `make vm`, or `cargo test --test vm -- fairness --kernel 7.3`, or `VM=1 cargo test`.
+//!
+//! A new case is one function over `&mut Vm` in a module below, and its line in that module's `CASES`.
+
+use lab::Suite;
+use std::process::ExitCode;
+
+#[path = "vm/lifecycle.rs"]
+mod lifecycle;
+
+fn main() -> ExitCode {
+    let suite = Suite {
+        cases: [lifecycle::CASES].concat(),
+        programs: vec![(lab::vm::SCHEDULER, env!("CARGO_BIN_EXE_scheduler").into())],
+        tools: &["stress-ng", "cyclictest", "hackbench", "setpriv"],
+        root: env!("CARGO_MANIFEST_DIR").into(),
+        folder: concat!(env!("CARGO_TARGET_TMPDIR"), "/vm").into(),
+    };
+    suite.main()
+}
