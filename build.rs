@@ -9,13 +9,6 @@ use std::{env, path::PathBuf, process::Command};
 fn main() -> Result<()> {
     let out_dir = PathBuf::from(env::var("OUT_DIR").context("OUT_DIR is set by cargo")?);
 
-    if env::var_os("BPF_CLANG").is_none()
-        && let Some(clang) = find_clang()
-    {
-        // SAFETY: a build script has one thread here, and nothing reads the environment yet.
-        unsafe { env::set_var("BPF_CLANG", clang) };
-    }
-
     scx_cargo::BpfBuilder::new()
         .context("preparing the BPF build (clang 18 or later is needed; BPF_CLANG names another)")?
         .enable_intf("src/bpf/intf.h", "intf.rs")
@@ -41,14 +34,6 @@ fn main() -> Result<()> {
     println!("cargo:rerun-if-changed=.git/HEAD");
     println!("cargo:rerun-if-changed=.git/refs");
     Ok(())
-}
-
-/// The newest clang that can compile for BPF (18 or later), under its distribution name.
-fn find_clang() -> Option<String> {
-    (18..=30)
-        .rev()
-        .map(|version| format!("clang-{version}"))
-        .find(|name| Command::new(name).arg("--version").output().is_ok())
 }
 
 /// The git revision that this is built from; "unknown" outside a checkout.
