@@ -10,7 +10,6 @@ use nix::{
     unistd::Pid,
 };
 use std::{
-    convert::Infallible,
     env,
     fs::{self, File},
     io::{BufRead, BufReader, Write},
@@ -51,14 +50,20 @@ impl Running {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let name = command.get_program().to_string_lossy().into_owned();
-        let [stdout, stderr] = ["out", "err"].map(|kind| env::temp_dir().join(format!("lab-{number}.{kind}")));
+        let [stdout, stderr] =
+            ["out", "err"].map(|kind| env::temp_dir().join(format!("lab-{number}.{kind}")));
         let child = command
             .stdin(Stdio::null())
             .stdout(File::create(&stdout)?)
             .stderr(File::create(&stderr)?)
             .spawn()
             .with_context(|| format!("starting {name}"))?;
-        Ok(Self { child, name, stdout, stderr })
+        Ok(Self {
+            child,
+            name,
+            stdout,
+            stderr,
+        })
     }
 
     /// Its process id.
@@ -92,11 +97,21 @@ impl Running {
         while begin.elapsed() < limit {
             if let Some(status) = self.child.try_wait()? {
                 let took = begin.elapsed();
-                return Ok(Finished { code: code(status), stdout: self.stdout(), stderr: self.stderr(), took });
+                return Ok(Finished {
+                    code: code(status),
+                    stdout: self.stdout(),
+                    stderr: self.stderr(),
+                    took,
+                });
             }
             thread::sleep(POLL);
         }
-        bail!("{} had not ended after {limit:?}:\n{}{}", self.name, self.stdout(), self.stderr());
+        bail!(
+            "{} had not ended after {limit:?}:\n{}{}",
+            self.name,
+            self.stdout(),
+            self.stderr()
+        );
     }
 }
 
@@ -115,7 +130,10 @@ fn read_lossy(path: &PathBuf) -> String {
 }
 
 fn code(status: ExitStatus) -> i32 {
-    status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(-1)
+    status
+        .code()
+        .or_else(|| status.signal().map(|signal| 128 + signal))
+        .unwrap_or(-1)
 }
 
 /// A scheduling policy of the kernel.
@@ -159,7 +177,13 @@ pub struct HogPlan {
 
 /// A hog of nice 0 that may run everywhere and never sleeps.
 pub fn hog() -> HogPlan {
-    HogPlan { cpus: Vec::new(), nice: 0, policy: Policy::Other, run_us: 0, sleep_us: 0 }
+    HogPlan {
+        cpus: Vec::new(),
+        nice: 0,
+        policy: Policy::Other,
+        run_us: 0,
+        sleep_us: 0,
+    }
 }
 
 impl HogPlan {
@@ -195,7 +219,13 @@ impl HogPlan {
         let cpus: Vec<String> = self.cpus.iter().map(ToString::to_string).collect();
         let (policy, priority) = self.policy.numbers();
         let mut child = Command::new("/proc/self/exe")
-            .args([Self::ROLE, &cpus.join(","), &self.nice.to_string(), &policy.to_string(), &priority.to_string()])
+            .args([
+                Self::ROLE,
+                &cpus.join(","),
+                &self.nice.to_string(),
+                &policy.to_string(),
+                &priority.to_string(),
+            ])
             .args([self.run_us.to_string(), self.sleep_us.to_string()])
             .stdout(Stdio::piped())
             .spawn()
@@ -211,7 +241,9 @@ impl HogPlan {
     /// If this process was started as a hog, does that for ever.
     pub fn act() -> Result<()> {
         let args: Vec<String> = env::args().skip(1).collect();
-        let [role, cpus, nice, policy, priority, run_us, sleep_us] = args.as_slice() else { return Ok(()) };
+        let [role, cpus, nice, policy, priority, run_us, sleep_us] = args.as_slice() else {
+            return Ok(());
+        };
         if role != Self::ROLE {
             return Ok(());
         }
@@ -222,7 +254,7 @@ impl HogPlan {
             Err(error) => println!("{error:#}"),
         }
         std::io::stdout().flush()?;
-        match compute(run_us.parse()?, Duration::from_micros(sleep_us.parse()?)) {}
+        compute(run_us.parse()?, Duration::from_micros(sleep_us.parse()?))
     }
 }
 
@@ -246,7 +278,9 @@ pub fn set_policy(pid: Pid, policy: Policy) -> Result<()> {
 }
 
 fn set_policy_numbers(pid: Pid, policy: i32, priority: i32) -> Result<()> {
-    let param = libc::sched_param { sched_priority: priority };
+    let param = libc::sched_param {
+        sched_priority: priority,
+    };
     // SAFETY: `param` lives through the call, which only reads it.
     let done = unsafe { libc::sched_setscheduler(pid.as_raw(), policy, &raw const param) };
     Errno::result(done).with_context(|| format!("setting policy {policy}"))?;
@@ -262,15 +296,17 @@ pub fn set_affinity(pid: Pid, cpus: &[usize]) -> Result<()> {
     sched_setaffinity(pid, &set).with_context(|| format!("setting affinity {cpus:?}"))
 }
 
-fn compute(run_us: u64, sleep: Duration) -> Infallible {
-    let cpu_time = || clock_gettime(nix::time::ClockId::CLOCK_PROCESS_CPUTIME_ID).map(Duration::from);
+fn compute(run_us: u64, sleep: Duration) -> ! {
+    let cpu_time =
+        || clock_gettime(nix::time::ClockId::CLOCK_PROCESS_CPUTIME_ID).map(Duration::from);
     loop {
         if sleep.is_zero() {
             std::hint::spin_loop();
             continue;
         }
         let begin = cpu_time().unwrap_or_default();
-        while cpu_time().unwrap_or_default().saturating_sub(begin) < Duration::from_micros(run_us) {}
+        while cpu_time().unwrap_or_default().saturating_sub(begin) < Duration::from_micros(run_us) {
+        }
         thread::sleep(sleep);
     }
 }
@@ -307,8 +343,11 @@ impl Drop for Hog {
 
 /// The CPU time of a process, exact to the nanosecond.
 pub fn cpu_time(pid: Pid) -> Result<Duration> {
-    let clock = clock_getcpuclockid(pid).with_context(|| format!("finding the clock of process {pid}"))?;
-    Ok(clock_gettime(clock).context("reading the clock of a process")?.into())
+    let clock =
+        clock_getcpuclockid(pid).with_context(|| format!("finding the clock of process {pid}"))?;
+    Ok(clock_gettime(clock)
+        .context("reading the clock of a process")?
+        .into())
 }
 
 /// The CPU that a process runs on, or ran on last.
@@ -316,8 +355,13 @@ pub fn last_cpu(pid: Pid) -> Result<usize> {
     /// Position of `processor` in /proc/PID/stat, counted after the name (proc_pid_stat(5)).
     const AFTER_NAME: usize = 36;
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    let (_, fields) = stat.rsplit_once(") ").context("a stat line without a name")?;
-    let field = fields.split(' ').nth(AFTER_NAME).context("a short stat line")?;
+    let (_, fields) = stat
+        .rsplit_once(") ")
+        .context("a stat line without a name")?;
+    let field = fields
+        .split(' ')
+        .nth(AFTER_NAME)
+        .context("a short stat line")?;
     Ok(field.parse()?)
 }
 
@@ -325,5 +369,8 @@ pub fn last_cpu(pid: Pid) -> Result<usize> {
 pub fn cpu_times_over(hogs: &[Hog], window: Duration) -> Result<Vec<Duration>> {
     let before: Vec<Duration> = hogs.iter().map(Hog::cpu_time).collect::<Result<_>>()?;
     thread::sleep(window);
-    hogs.iter().zip(before).map(|(hog, before)| Ok(hog.cpu_time()? - before)).collect()
+    hogs.iter()
+        .zip(before)
+        .map(|(hog, before)| Ok(hog.cpu_time()? - before))
+        .collect()
 }

@@ -55,7 +55,15 @@ impl Case {
     /// A case for the newest kernel on four parallel CPUs, with two minutes of the host's time.
     pub const fn new(number: u32, name: &'static str, body: fn(&mut Vm) -> Result<()>) -> Self {
         let (scope, mode, topology) = (Scope::Newest, Mode::Parallel, Topology::FOUR);
-        Self { number, name, body, scope, mode, topology, limit: Duration::from_secs(120) }
+        Self {
+            number,
+            name,
+            body,
+            scope,
+            mode,
+            topology,
+            limit: Duration::from_secs(120),
+        }
     }
 
     /// Runs on every kernel, always.
@@ -160,14 +168,21 @@ impl Suite {
 
     fn guest(&self) -> Result<Infallible> {
         init::set_up()?;
-        let mut port = File::options().write(true).open("/dev/ttyS1").context("opening the port of results")?;
+        let mut port = File::options()
+            .write(true)
+            .open("/dev/ttyS1")
+            .context("opening the port of results")?;
         let plan = fs::read_to_string(format!("/{PLAN}")).context("reading the plan")?;
         let mut send = |message: &Message| -> Result<()> {
             let line = serde_json::to_string(message)? + "\n";
             port.write_all(line.as_bytes()).context("writing results")
         };
         for name in plan.lines() {
-            let case = self.cases.iter().find(|case| case.name == name).context("an unknown case in the plan")?;
+            let case = self
+                .cases
+                .iter()
+                .find(|case| case.name == name)
+                .context("an unknown case in the plan")?;
             send(&Message::Begin(name.into()))?;
             send(&Message::End(run(case)))?;
         }
@@ -179,7 +194,10 @@ impl Suite {
 
     fn host(&self) -> Result<bool> {
         let Some(request) = Request::parse(env::args().skip(1))? else {
-            println!("vm: {} cases not run: they boot kernels. `make test` runs them, `make vm` some.", self.cases.len());
+            println!(
+                "vm: {} cases not run: they boot kernels. `make test` runs them, `make vm` some.",
+                self.cases.len()
+            );
             return Ok(true);
         };
         let (boots, missing) = self.plan(&request)?;
@@ -211,7 +229,12 @@ impl Suite {
             }
         });
         let report = lock(&report);
-        println!("\nvm: {} passed, {} failed in {:.0} s", report.passed, report.failed.len(), begin.elapsed().as_secs_f64());
+        println!(
+            "\nvm: {} passed, {} failed in {:.0} s",
+            report.passed,
+            report.failed.len(),
+            begin.elapsed().as_secs_f64()
+        );
         for failed in &report.failed {
             println!("  {failed}");
         }
@@ -227,17 +250,27 @@ impl Suite {
         let series: Vec<String> = match (&named, request.kernels.is_empty()) {
             (_, false) => request.kernels.clone(),
             (Some(kernel), true) => vec![kernel.series.clone()],
-            (None, true) => SERIES.iter().rev().copied().chain([STOCK]).map(String::from).collect(),
+            (None, true) => SERIES
+                .iter()
+                .rev()
+                .copied()
+                .chain([STOCK])
+                .map(String::from)
+                .collect(),
         };
         let newest = series.first().cloned().unwrap_or_default();
         let (mut boots, mut missing) = (Vec::new(), Vec::new());
         for series in series {
             let mut groups: BTreeMap<(Mode, Topology), Vec<&Case>> = BTreeMap::new();
             let wanted = |case: &&Case| {
-                case.runs_on(&series, &newest, request.all || !request.kernels.is_empty()) && request.matches(case)
+                case.runs_on(&series, &newest, request.all || !request.kernels.is_empty())
+                    && request.matches(case)
             };
             for case in self.cases.iter().filter(wanted) {
-                groups.entry((case.mode, case.topology)).or_default().push(case);
+                groups
+                    .entry((case.mode, case.topology))
+                    .or_default()
+                    .push(case);
             }
             if groups.is_empty() {
                 continue;
@@ -247,17 +280,21 @@ impl Suite {
                 _ => Kernel::find(&series, &self.root),
             };
             match kernel {
-                Ok(kernel) => boots.extend(groups.into_iter().map(|((mode, topology), cases)| Boot {
-                    kernel: kernel.clone(),
-                    mode,
-                    topology,
-                    cases,
-                })),
+                Ok(kernel) => {
+                    boots.extend(groups.into_iter().map(|((mode, topology), cases)| Boot {
+                        kernel: kernel.clone(),
+                        mode,
+                        topology,
+                        cases,
+                    }))
+                }
                 Err(error) => missing.push(format!("{error:#}")),
             }
         }
         // The longest first, so that no worker is left alone with it.
-        boots.sort_by_key(|boot| std::cmp::Reverse(boot.cases.iter().map(|case| case.limit).sum::<Duration>()));
+        boots.sort_by_key(|boot| {
+            std::cmp::Reverse(boot.cases.iter().map(|case| case.limit).sum::<Duration>())
+        });
         Ok((boots, missing))
     }
 
@@ -266,7 +303,9 @@ impl Suite {
         let mut part = 0;
         // A guest that dies takes one case with it; the others get a new guest.
         while let Some(first) = left.first() {
-            let folder = self.folder.join(format!("{number}-{}-{part}", boot.kernel.series));
+            let folder = self
+                .folder
+                .join(format!("{number}-{}-{part}", boot.kernel.series));
             match self.run_guest(boot, left, &folder, report) {
                 Ok(done) => left = &left[done.min(left.len())..],
                 Err(error) => {
@@ -279,12 +318,23 @@ impl Suite {
     }
 
     /// Boots once and runs cases until all are done or the guest is lost. Returns how many have a result.
-    fn run_guest(&self, boot: &Boot<'_>, cases: &[&Case], folder: &PathBuf, report: &Mutex<Report>) -> Result<usize> {
+    fn run_guest(
+        &self,
+        boot: &Boot<'_>,
+        cases: &[&Case],
+        folder: &PathBuf,
+        report: &Mutex<Report>,
+    ) -> Result<usize> {
         const BOOT_LIMIT: Duration = Duration::from_secs(180);
         const CONSOLE_LINES: usize = 60;
         const MEMORY_MIB: u32 = 2048;
-        let guest =
-            Guest { kernel: &boot.kernel, topology: boot.topology, mode: boot.mode, memory_mib: MEMORY_MIB, append: "" };
+        let guest = Guest {
+            kernel: &boot.kernel,
+            topology: boot.topology,
+            mode: boot.mode,
+            memory_mib: MEMORY_MIB,
+            append: "",
+        };
         let initramfs = self.initramfs(cases)?;
         let mut running = guest.boot(&initramfs, folder)?;
         let mut done = 0;
@@ -308,9 +358,14 @@ impl Suite {
                 Event::Off => "the guest went off in the middle".to_owned(),
                 Event::Silence => format!("hang: no end within {} s", limit.as_secs()),
             };
-            let case = cases.get(done).context("a guest that does not end after its last case")?;
+            let case = cases
+                .get(done)
+                .context("a guest that does not end after its last case")?;
             let console = running.console_tail(CONSOLE_LINES);
-            lock(report).fail(&boot.title(case), &format!("{reason}; the console's last lines:\n{console}"));
+            lock(report).fail(
+                &boot.title(case),
+                &format!("{reason}; the console's last lines:\n{console}"),
+            );
             return Ok(done + 1);
         }
     }
@@ -328,7 +383,10 @@ pub fn base_initramfs(programs: &[(&str, PathBuf)], tools: &[&str]) -> Result<In
     let mut initramfs = Initramfs::default();
     initramfs.program("init", &env::current_exe().context("finding this program")?)?;
     initramfs.tool("busybox")?.link("bin/sh", "busybox");
-    initramfs.file("etc/passwd", "root:x:0:0:root:/:/bin/sh\nuser:x:1000:1000:user:/:/bin/sh\n");
+    initramfs.file(
+        "etc/passwd",
+        "root:x:0:0:root:/:/bin/sh\nuser:x:1000:1000:user:/:/bin/sh\n",
+    );
     initramfs.file("etc/group", "root:x:0:\nuser:x:1000:\n");
     for (path, host) in programs {
         initramfs.program(path.trim_start_matches('/'), host)?;
@@ -360,7 +418,10 @@ fn run(case: &Case) -> Outcome {
             }
             let faults = vm.faults();
             if !faults.is_empty() {
-                failure.get_or_insert_default().push_str(&format!("\nfaults in the kernel's log: {}", faults.join("\n")));
+                failure.get_or_insert_default().push_str(&format!(
+                    "\nfaults in the kernel's log: {}",
+                    faults.join("\n")
+                ));
             }
             if let Some(failure) = &mut failure {
                 *failure += &format!("\n--- the kernel's log\n{}", tail(vm.kernel_log()));
@@ -368,7 +429,12 @@ fn run(case: &Case) -> Outcome {
             (tail(vm.said()).to_owned(), failure)
         }
     };
-    Outcome { name: case.name.into(), seconds: begin.elapsed().as_secs_f64(), said, failure }
+    Outcome {
+        name: case.name.into(),
+        seconds: begin.elapsed().as_secs_f64(),
+        said,
+        failure,
+    }
 }
 
 /// The end of a long text.
@@ -380,7 +446,9 @@ fn tail(text: &str) -> &str {
 
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().map(String::as_str);
-    text.or_else(|| panic.downcast_ref().copied()).unwrap_or("a panic without words").to_owned()
+    text.or_else(|| panic.downcast_ref().copied())
+        .unwrap_or("a panic without words")
+        .to_owned()
 }
 
 /// Kills and reaps everything but this process.
@@ -408,8 +476,15 @@ struct Boot<'a> {
 
 impl Boot<'_> {
     fn title(&self, case: &Case) -> String {
-        let clock = if self.mode == Mode::Deterministic { " deterministic" } else { "" };
-        format!("{:10} {:>2} {} (smp {}{clock})", self.kernel.series, case.number, case.name, self.topology.smp)
+        let clock = if self.mode == Mode::Deterministic {
+            " deterministic"
+        } else {
+            ""
+        };
+        format!(
+            "{:10} {:>2} {} (smp {}{clock})",
+            self.kernel.series, case.number, case.name, self.topology.smp
+        )
     }
 }
 
@@ -460,7 +535,10 @@ impl Request {
     /// None: the user did not ask for virtual machines (`VM=1`, `--all` or `--kernel` does).
     fn parse(args: impl Iterator<Item = String>) -> Result<Option<Self>> {
         const JOBS: usize = 2;
-        let mut request = Self { jobs: JOBS, ..Self::default() };
+        let mut request = Self {
+            jobs: JOBS,
+            ..Self::default()
+        };
         let mut asked = env::var_os("VM").is_some_and(|value| !value.is_empty());
         let mut args = args;
         while let Some(arg) = args.next() {
@@ -469,7 +547,12 @@ impl Request {
                 "--list" => (request.list, asked) = (true, true),
                 "--kernel" | "--kernels" => {
                     let series = args.next().context("--kernel needs a series, as 7.3")?;
-                    request.kernels.extend(series.split([',', ' ']).filter(|s| !s.is_empty()).map(String::from));
+                    request.kernels.extend(
+                        series
+                            .split([',', ' '])
+                            .filter(|s| !s.is_empty())
+                            .map(String::from),
+                    );
                     asked = true;
                 }
                 "--jobs" => request.jobs = args.next().context("--jobs needs a number")?.parse()?,
@@ -482,7 +565,8 @@ impl Request {
     }
 
     fn matches(&self, case: &Case) -> bool {
-        let hit = |word: &String| word.parse() == Ok(case.number) || case.name.contains(word.as_str());
+        let hit =
+            |word: &String| word.parse() == Ok(case.number) || case.name.contains(word.as_str());
         self.words.is_empty() || self.words.iter().any(hit)
     }
 }

@@ -17,8 +17,15 @@ use std::{
 pub const SCHEDULER: &str = "/bin/scheduler";
 
 /// What a broken kernel or an ejected scheduler says.
-const FAULTS: [&str; 7] =
-    ["BUG:", "WARNING:", "Oops", "Kernel panic", "rcu: INFO:", "blocked for more than", "call trace"];
+const FAULTS: [&str; 7] = [
+    "BUG:",
+    "WARNING:",
+    "Oops",
+    "Kernel panic",
+    "rcu: INFO:",
+    "blocked for more than",
+    "call trace",
+];
 
 /// The guest that a case runs in.
 pub struct Vm {
@@ -36,8 +43,15 @@ impl Vm {
             .custom_flags(nix::libc::O_NONBLOCK)
             .open("/dev/kmsg")
             .context("opening the kernel's log")?;
-        kernel_log.seek(SeekFrom::End(0)).context("finding the end of the kernel's log")?;
-        Ok(Self { kernel_log, log: String::new(), said: String::new(), expected: Vec::new() })
+        kernel_log
+            .seek(SeekFrom::End(0))
+            .context("finding the end of the kernel's log")?;
+        Ok(Self {
+            kernel_log,
+            log: String::new(),
+            said: String::new(),
+            expected: Vec::new(),
+        })
     }
 
     /// Notes something for the reader of the results.
@@ -86,7 +100,12 @@ impl Vm {
             ejected || FAULTS.iter().any(|fault| line.contains(fault))
         };
         let is_expected = |line: &str| self.expected.iter().any(|text| line.contains(text));
-        self.log.lines().filter(is_fault).filter(|line| !is_expected(line)).map(String::from).collect()
+        self.log
+            .lines()
+            .filter(is_fault)
+            .filter(|line| !is_expected(line))
+            .map(String::from)
+            .collect()
     }
 
     /// Starts a program; the first word is its name.
@@ -136,7 +155,10 @@ pub fn wait_for(limit: Duration, mut done: impl FnMut() -> Result<bool>) -> Resu
 /// A file of `/sys/kernel/sched_ext`, trimmed.
 pub fn sched_ext(file: &str) -> Result<String> {
     let text = fs::read_to_string(format!("/sys/kernel/sched_ext/{file}"));
-    Ok(text.with_context(|| format!("reading sched_ext/{file}"))?.trim().to_owned())
+    Ok(text
+        .with_context(|| format!("reading sched_ext/{file}"))?
+        .trim()
+        .to_owned())
 }
 
 /// The scheduler under test while it schedules. Dropped, it is killed.
@@ -156,12 +178,19 @@ impl Scheduler {
         let mut process = Running::start(command.args(flags))?;
         wait_for(Self::START_LIMIT, || {
             if process.has_ended()? {
-                bail!("the scheduler ended:\n{}{}", process.stdout(), process.stderr());
+                bail!(
+                    "the scheduler ended:\n{}{}",
+                    process.stdout(),
+                    process.stderr()
+                );
             }
             Ok(sched_ext("state")? == "enabled")
         })
         .context("waiting for the scheduler to be enabled")?;
-        Ok(Self { process, started_in: begin.elapsed() })
+        Ok(Self {
+            process,
+            started_in: begin.elapsed(),
+        })
     }
 
     /// The process.
@@ -179,8 +208,18 @@ impl Scheduler {
     /// Stops it as a user does, and insists on a clean end.
     pub fn finish(self) -> Result<Finished> {
         let end = self.stop(Signal::SIGINT)?;
-        ensure!(end.code == 0, "the scheduler ended with {}:\n{}{}", end.code, end.stdout, end.stderr);
-        ensure!(sched_ext("state")? == "disabled", "sched_ext is {} after the end", sched_ext("state")?);
+        ensure!(
+            end.code == 0,
+            "the scheduler ended with {}:\n{}{}",
+            end.code,
+            end.stdout,
+            end.stderr
+        );
+        ensure!(
+            sched_ext("state")? == "disabled",
+            "sched_ext is {} after the end",
+            sched_ext("state")?
+        );
         Ok(end)
     }
 
@@ -188,7 +227,11 @@ impl Scheduler {
     pub fn check_alive(&mut self) -> Result<()> {
         let ended = self.process.has_ended()?;
         let state = sched_ext("state")?;
-        ensure!(!ended && state == "enabled", "sched_ext is {state}; the scheduler said:\n{}", self.process.stderr());
+        ensure!(
+            !ended && state == "enabled",
+            "sched_ext is {state}; the scheduler said:\n{}",
+            self.process.stderr()
+        );
         Ok(())
     }
 }
@@ -230,7 +273,14 @@ fn count_ids(command: i32) -> Result<usize> {
     let mut attr = Attr::default();
     for count in 0.. {
         // SAFETY: `attr` lives through the call and its size is given.
-        let done = unsafe { nix::libc::syscall(nix::libc::SYS_bpf, command, &raw mut attr, size_of::<Attr>()) };
+        let done = unsafe {
+            nix::libc::syscall(
+                nix::libc::SYS_bpf,
+                command,
+                &raw mut attr,
+                size_of::<Attr>(),
+            )
+        };
         match nix::errno::Errno::result(done) {
             Ok(_) => attr.start_id = attr.next_id,
             Err(nix::errno::Errno::ENOENT) => return Ok(count),
