@@ -8,12 +8,30 @@
 use lab::Suite;
 use std::process::ExitCode;
 
+#[path = "vm/affinity.rs"]
+mod affinity;
+#[path = "vm/fairness.rs"]
+mod fairness;
+#[path = "vm/latency.rs"]
+mod latency;
 #[path = "vm/lifecycle.rs"]
 mod lifecycle;
+#[path = "vm/refusals.rs"]
+mod refusals;
+#[path = "vm/stress.rs"]
+mod stress;
 
 fn main() -> ExitCode {
     let suite = Suite {
-        cases: [lifecycle::CASES].concat(),
+        cases: [
+            lifecycle::CASES,
+            refusals::CASES,
+            affinity::CASES,
+            fairness::CASES,
+            latency::CASES,
+            stress::CASES,
+        ]
+        .concat(),
         programs: vec![(lab::vm::SCHEDULER, env!("CARGO_BIN_EXE_scheduler").into())],
         tools: &["stress-ng", "cyclictest", "hackbench", "setpriv"],
         root: env!("CARGO_MANIFEST_DIR").into(),

@@ -24,7 +24,7 @@ use std::{
     fs::{self, File},
     io::Write,
     panic::{AssertUnwindSafe, catch_unwind},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
     sync::{Mutex, PoisonError},
     thread,
@@ -322,7 +322,7 @@ impl Suite {
         &self,
         boot: &Boot<'_>,
         cases: &[&Case],
-        folder: &PathBuf,
+        folder: &Path,
         report: &Mutex<Report>,
     ) -> Result<usize> {
         const BOOT_LIMIT: Duration = Duration::from_secs(180);
