@@ -12,9 +12,7 @@ use std::{
 };
 
 pub const CASES: &[Case] = &[
-    Case::new(6, "affinity_storm", affinity_storm)
-        .core()
-        .limit_secs(240),
+    Case::new(6, "affinity_storm", affinity_storm).core(),
     Case::new(6, "pinned_tasks_run", pinned_tasks_run).core(),
     Case::new(6, "fifo_hog_ejects_nothing", fifo_hog_ejects_nothing).core(),
     Case::new(6, "tasks_flee_a_fifo_hog", tasks_flee_a_fifo_hog)

@@ -20,9 +20,7 @@ pub const CASES: &[Case] = &[
     Case::new(2, "fairness_three_on_two_cpus", three_on_two_cpus)
         .core()
         .deterministic(),
-    Case::new(3, "sleepers_gain_nothing", sleepers_gain_nothing)
-        .deterministic()
-        .limit_secs(300),
+    Case::new(3, "sleepers_gain_nothing", sleepers_gain_nothing).deterministic(),
 ];
 
 /// Before a window opens, hogs have found their rhythm.

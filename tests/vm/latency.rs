@@ -12,9 +12,7 @@ use std::{
 };
 
 pub const CASES: &[Case] = &[
-    Case::new(4, "latency_beside_hogs", latency_beside_hogs)
-        .deterministic()
-        .limit_secs(400),
+    Case::new(4, "latency_beside_hogs", latency_beside_hogs).deterministic(),
     Case::new(5, "idle_cpus_are_used", idle_cpus_are_used).deterministic(),
     Case::new(5, "idle_cpus_are_used_2_sockets", idle_cpus_are_used)
         .deterministic()

@@ -23,7 +23,7 @@ pub const CASES: &[Case] = &[
         twenty_rounds_leave_nothing,
     )
     .core()
-    .limit_secs(300),
+    .limit_secs(600),
     Case::new(9, "kill_nine", kill_nine),
 ];
 
@@ -59,7 +59,7 @@ fn starts_fast(vm: &mut Vm) -> Result<()> {
 fn twenty_rounds_leave_nothing(vm: &mut Vm) -> Result<()> {
     const ROUNDS: usize = 20;
     let before = vm.bpf_objects()?;
-    let _load = vm.start(&["stress-ng", "--cpu", "4", "--switch", "4", "--fork", "2"])?;
+    let _load = vm.start(&["stress-ng", "--cpu", "2", "--switch", "1", "--fork", "1"])?;
     for round in 0..ROUNDS {
         let signal = if round % 2 == 0 {
             Signal::SIGINT
