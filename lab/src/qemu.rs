@@ -2,9 +2,11 @@
 
 use crate::{initramfs::Initramfs, kernel::Kernel};
 use anyhow::{Context, Result};
+use nix::sys::{prctl::set_pdeathsig, signal::Signal};
 use std::{
     fs::{self, File},
     io::{BufWriter, Read, Write},
+    os::unix::process::CommandExt,
     path::Path,
     process::{Child, Command, Stdio},
     thread,
@@ -92,8 +94,10 @@ impl Guest<'_> {
             .context("writing the initramfs")?;
         File::create(&results).context("creating the file of results")?;
 
-        let qemu = self
-            .command(&archive, &console, &results)
+        let mut command = self.command(&archive, &console, &results);
+        // SAFETY: between fork and exec, this only makes a system call.
+        unsafe { command.pre_exec(|| Ok(set_pdeathsig(Signal::SIGKILL)?)) };
+        let qemu = command
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(File::create(folder.join("qemu.log"))?)
