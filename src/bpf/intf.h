@@ -108,16 +108,26 @@ struct vclock {
 };
 
 /*
- * One element a CPU of the array map `cpus`. The first group is written by
- * user space (topology; before attach and after hotplug), the rest by the
- * kernel's half.
+ * Where a CPU is: one element a CPU of the array map `topo`. User space writes
+ * it before attach and, for CPUs that appear, before it runs the program
+ * `refresh_topology`; the kernel's half only reads.
  */
-struct cpu_ctx {
-	u32 llc;          /* dense index of its last-level cache */
-	u32 node;         /* NUMA node, dense index */
-	u32 core;         /* first CPU of its core: equal for SMT siblings */
-	u32 present;      /* 1: the topology of this CPU is known */
+struct cpu_topo {
+	u32 llc;     /* dense index of its last-level cache */
+	u32 node;    /* NUMA node, dense index */
+	u32 core;    /* first CPU of its core: equal for SMT siblings */
+	u32 present; /* 1: the fields above are known; 0: never seen online */
+};
 
+/* Where an LLC is: one element an LLC of the array map `llc_topo`. As above. */
+struct llc_topo {
+	u32 node;              /* dense index */
+	u32 nr_nearest;
+	u16 nearest[MAX_LLCS]; /* the other LLCs, nearest first */
+};
+
+/* One element a CPU of the array map `cpus`. The kernel's half writes it. */
+struct cpu_ctx {
 	u32 online;       /* 0 while the CPU is offline. Written by cpu_online/offline */
 	u32 running_pid;  /* 0: idle, or a task of another class. Written on that CPU */
 	u64 running_at;   /* when that task started */
@@ -137,13 +147,9 @@ struct cpu_ctx {
 	u64 pad[6];
 };
 
-/* One element an LLC of the array map `llcs`. Same ownership as cpu_ctx. */
+/* One element an LLC of the array map `llcs`. The kernel's half writes it. */
 struct llc_ctx {
-	u32 node;
 	u32 nr_cpus;      /* CPUs with present and online set */
-	u16 nearest[MAX_LLCS]; /* the other LLCs, nearest first */
-	u32 nr_nearest;
-
 	u32 nr_queued;    /* filled by the program `snapshot` */
 	struct vclock clock;
 	u64 pad[3];

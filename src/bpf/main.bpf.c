@@ -37,6 +37,20 @@ struct {
 	__uint(max_entries, 1); /* nr_llcs, set before load */
 } llcs SEC(".maps");
 
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__type(key, u32);
+	__type(value, struct cpu_topo);
+	__uint(max_entries, 1); /* nr_cpu_ids, set before load */
+} topo SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__type(key, u32);
+	__type(value, struct llc_topo);
+	__uint(max_entries, 1); /* nr_llcs, set before load */
+} llc_topo SEC(".maps");
+
 SEC("syscall")
 int snapshot(void *ctx)
 {
