@@ -108,51 +108,57 @@ struct vclock {
 };
 
 /*
- * Where a CPU is: one element a CPU of the array map `topo`. User space writes
- * it before attach and, for CPUs that appear, before it runs the program
- * `refresh_topology`; the kernel's half only reads.
+ * One element a CPU of the array map `topo`. Written by user space only: before
+ * attach, and after a CPU came online whose place was not known.
  */
 struct cpu_topo {
 	u32 llc;     /* dense index of its last-level cache */
 	u32 node;    /* NUMA node, dense index */
 	u32 core;    /* first CPU of its core: equal for SMT siblings */
-	u32 present; /* 1: the fields above are known; 0: never seen online */
+	u32 present; /* 1: the topology of this CPU is known */
 };
 
-/* Where an LLC is: one element an LLC of the array map `llc_topo`. As above. */
+/* One element an LLC of the array map `llc_topo`. Same ownership. */
 struct llc_topo {
-	u32 node;              /* dense index */
+	u32 node;
 	u32 nr_nearest;
 	u16 nearest[MAX_LLCS]; /* the other LLCs, nearest first */
 };
 
-/* One element a CPU of the array map `cpus`. The kernel's half writes it. */
+/*
+ * One element a CPU of the array map `cpus`: what the others need to know of it.
+ * Written by the callbacks that run on that CPU under its runqueue lock, but for
+ * the fields that say otherwise. Readers on other CPUs take no lock: a stale
+ * value costs a worse choice, never a wrong one.
+ */
 struct cpu_ctx {
-	u32 online;       /* 0 while the CPU is offline. Written by cpu_online/offline */
-	u32 running_pid;  /* 0: idle, or a task of another class. Written on that CPU */
-	u64 running_at;   /* when that task started */
-	u64 deadline_vns; /* deadline of the running task; ~0 when any wakeup may preempt */
-	u64 vruntime_vns; /* its vruntime at running_at */
-	u32 weight;       /* its weight, nice 0 is 1024 */
-	u32 steal_llc;    /* LLC to take the next task from, or ABSENT. Written at its tick */
-	u64 preempted_at; /* last wakeup preemption of this CPU */
-	u64 released_at;  /* when a higher class took the CPU; 0: none has it */
-	u64 slice_ns;     /* base slice of now, from the queue length seen at the last dispatch */
-	struct vclock clock; /* for tasks that may not run on the whole LLC */
+	u32 running_pid;   /* 0: idle, or a task of another class */
+	u32 weight;        /* of the running task, nice 0 is 1024 */
+	u64 running_at;    /* up to here its run time is in `stats` */
+	u64 vruntime_vns;  /* its vruntime at running_at */
+	u64 deadline_vns;  /* its deadline */
+	u64 preempted_at;  /* last wakeup preemption. Written by any waker */
+	u64 released_at;   /* when a higher class took the CPU; 0: none has it */
+	u64 slice_ns;      /* base slice, from the queue length at the last dispatch */
+	struct vclock clock; /* of the tasks that may not run on the whole LLC */
+	u32 steal_llc;     /* LLC to take the next task from, or ABSENT */
+	u32 balance_turn;  /* which LLC its tick looks at next */
+	u64 stolen_at;     /* last time it took a task for balance */
 
-	/* Filled by the program `snapshot`. */
-	u32 nr_local;     /* tasks in its local queue */
-	u32 nr_pinned;    /* tasks in its queue of bound tasks */
-	u64 snapshot_at;
-	u64 pad[6];
+	u32 online;        /* written by cpu_online, cpu_offline and init */
+	u32 nr_local;      /* tasks in its local queue. Written by `snapshot` */
+	u32 nr_pinned;     /* tasks in its queue of bound tasks. Written by `snapshot` */
+	u32 pad;
+	u64 snapshot_at;   /* written by `snapshot` */
+	u64 pad2[1];
 };
 
-/* One element an LLC of the array map `llcs`. The kernel's half writes it. */
+/* One element an LLC of the array map `llcs`. */
 struct llc_ctx {
-	u32 nr_cpus;      /* CPUs with present and online set */
-	u32 nr_queued;    /* filled by the program `snapshot` */
-	struct vclock clock;
-	u64 pad[3];
+	struct vclock clock; /* written by any of its CPUs, plainly: see clock_advance() */
+	u32 nr_cpus;         /* online. Written by cpu_online, cpu_offline and init */
+	u32 nr_queued;       /* written by `snapshot` */
+	u64 pad[5];
 };
 
 /* What the task iterator `tasks` writes for each task, cumulative. */

@@ -1,78 +1,763 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * The kernel's half: the sched_ext callbacks. Each reads top to bottom as: look up
+ * the state, ask policy.h, tell the kernel.
+ *
+ * A wakeup goes select_cpu (where) → enqueue (when: deadline, queue, preempt or
+ * not) → dispatch (what next) → running → stopping (charge).
+ *
+ * All callbacks but init, init_task, cpu_online and cpu_offline run with the
+ * runqueue lock held and interrupts off.
+ */
 #include <scx/common.bpf.h>
 #include "intf.h"
 #include "policy.h"
 
 char _license[] SEC("license") = "GPL";
+
 UEI_DEFINE(uei);
 
-/* Set before load. */
-const volatile u32 nr_cpu_ids = 1;
-const volatile u32 nr_llcs = 1;
-const volatile u32 nr_nodes = 1;
-const volatile bool smt_enabled;
-const volatile bool task_stats; /* keep the per-task figures of --tasks */
+#include "state.h"
+#include "place.h"
+#include "report.h"
 
-/* Rewritten while attached. */
-struct knobs knobs SEC(".data");
+/* ---- virtual time: the only places that write vruntime, deadline and clocks ---- */
 
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__type(key, u32);
-	__type(value, struct cpu_stats);
-	__uint(max_entries, 1);
-} stats SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__type(key, u32);
-	__type(value, struct cpu_ctx);
-	__uint(max_entries, 1); /* nr_cpu_ids, set before load */
-} cpus SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__type(key, u32);
-	__type(value, struct llc_ctx);
-	__uint(max_entries, 1); /* nr_llcs, set before load */
-} llcs SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__type(key, u32);
-	__type(value, struct cpu_topo);
-	__uint(max_entries, 1); /* nr_cpu_ids, set before load */
-} topo SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__type(key, u32);
-	__type(value, struct llc_topo);
-	__uint(max_entries, 1); /* nr_llcs, set before load */
-} llc_topo SEC(".maps");
-
-SEC("syscall")
-int snapshot(void *ctx)
+/*
+ * The clock that stands for lag 0 of a task: that of its LLC, unless it can run on
+ * a part of it only. Those may progress more slowly than the rest of the LLC for
+ * ever, and whoever joins them must join at their pace.
+ */
+static __always_inline struct vclock *clock_of(const struct task_ctx *tctx, s32 cpu)
 {
+	struct cpu_ctx *cctx;
+	struct llc_ctx *lctx;
+
+	if (tctx->affinity == AFF_WHOLE) {
+		lctx = llc_ctx_of(llc_of(cpu));
+		return lctx ? &lctx->clock : NULL;
+	}
+	cctx = cpu_ctx_of(cpu);
+	return cctx ? &cctx->clock : NULL;
+}
+
+static __always_inline u64 clock_now(const struct task_ctx *tctx, s32 cpu)
+{
+	struct vclock *c = clock_of(tctx, cpu);
+
+	return c ? c->now_vns : tctx->vruntime_vns;
+}
+
+/* Lets a clock follow the vruntime of a task that starts or goes on. */
+static __always_inline void drive_clock(struct vclock *c, u64 vruntime_vns, u64 now)
+{
+	struct vclock next = clock_advance(*c, vruntime_vns, now);
+
+	if (next.now_vns != c->now_vns)
+		*c = next;
+}
+
+/* Puts the vruntime into the virtual time of the LLC of `cpu`; lag is kept. */
+static __always_inline void settle(struct task_ctx *tctx, s32 cpu)
+{
+	u32 llc = llc_of(cpu);
+	struct llc_ctx *from, *to;
+
+	if (tctx->llc == llc)
+		return;
+	to = llc_ctx_of(llc);
+	if (!to)
+		return;
+	if (tctx->llc == ABSENT) {
+		tctx->vruntime_vns = clock_now(tctx, cpu);
+		tctx->deadline_vns = tctx->vruntime_vns;
+	} else if ((from = llc_ctx_of(tctx->llc))) {
+		u64 lag_free_vns = from->clock.now_vns;
+
+		tctx->vruntime_vns = carry_lag(tctx->vruntime_vns, lag_free_vns, to->clock.now_vns);
+		tctx->deadline_vns = carry_lag(tctx->deadline_vns, lag_free_vns, to->clock.now_vns);
+	}
+	tctx->llc = llc;
+}
+
+/* Charges what the task has run since it was charged last. */
+static __always_inline void charge_task(struct task_struct *p, struct task_ctx *tctx)
+{
+	u64 ran_ns = p->se.sum_exec_runtime - tctx->charged_ns;
+
+	tctx->charged_ns += ran_ns;
+	tctx->burst_ns += ran_ns;
+	tctx->vruntime_vns = charge(tctx->vruntime_vns, ran_ns, tctx->weight);
+	count_add(CNT_RUN_NS, ran_ns);
+	if (task_stats)
+		tctx->run_ns += ran_ns;
+}
+
+static __always_inline u64 slice_of(const struct task_ctx *tctx, s32 cpu)
+{
+	struct cpu_ctx *cctx = cpu_ctx_of(cpu);
+	u64 base_ns = cctx && cctx->slice_ns ? cctx->slice_ns : knobs.slice_max_ns;
+
+	return task_slice(base_ns, knobs.slice_min_ns, tctx->weight);
+}
+
+/* Makes the next request: the deadline from the vruntime of now. */
+static __always_inline void ask(struct task_ctx *tctx, u64 slice_ns)
+{
+	u64 request_ns = request(tctx->burst_avg_ns, tctx->spent, knobs.request_min_ns, slice_ns);
+
+	tctx->deadline_vns = deadline(tctx->vruntime_vns, request_ns, tctx->weight);
+}
+
+/* The deadline of a task that stays runnable: a new request if it used up the last. */
+static __always_inline void ask_again(struct task_ctx *tctx, u64 slice_ns)
+{
+	if (vtime_before(tctx->vruntime_vns, tctx->deadline_vns))
+		return;
+	tctx->spent = true;
+	ask(tctx, slice_ns);
+}
+
+/* The task became runnable, and somebody else has the CPU that it wants. */
+static __always_inline void wake_contended(struct task_ctx *tctx, s32 cpu, u64 slice_ns)
+{
+	settle(tctx, cpu);
+	tctx->vruntime_vns = place_wakeup(tctx->vruntime_vns, clock_now(tctx, cpu),
+					  knobs.lag_max_ns, tctx->weight);
+	ask(tctx, slice_ns);
+}
+
+/* The task gets a CPU that nobody else wants. */
+static __always_inline void wake_uncontended(struct task_ctx *tctx, s32 cpu, u64 slice_ns)
+{
+	struct llc_ctx *lctx = llc_ctx_of(llc_of(cpu));
+
+	settle(tctx, cpu);
+	if (lctx)
+		tctx->vruntime_vns = place_uncontended(tctx->vruntime_vns, lctx->clock.now_vns,
+						       knobs.lag_max_ns, tctx->weight);
+	ask(tctx, slice_ns);
+}
+
+static __always_inline void mark_runnable(struct task_ctx *tctx, u64 now)
+{
+	tctx->runnable_at = now;
+	count(CNT_WAKEUPS);
+	if (task_stats)
+		tctx->wakeups++;
+}
+
+/* What the others see of the task that runs on a CPU. */
+static __always_inline void publish(struct cpu_ctx *cctx, const struct task_struct *p,
+				    const struct task_ctx *tctx, u64 now)
+{
+	cctx->weight = tctx->weight;
+	cctx->vruntime_vns = tctx->vruntime_vns;
+	cctx->deadline_vns = tctx->deadline_vns;
+	cctx->running_at = now;
+	cctx->running_pid = p->pid;
+}
+
+/* ---- where ---- */
+
+s32 BPF_STRUCT_OPS(sched_select_cpu, struct task_struct *p, s32 prev, u64 wake_flags)
+{
+	struct task_ctx *tctx = task_ctx_of(p);
+	s32 cpu;
+
+	if (!tctx) {
+		count(CNT_BAD_CONTEXT);
+		return prev;
+	}
+	if (wake_flags & SCX_WAKE_FORK)
+		prev = least_loaded(p, prev);
+
+	cpu = claim_idle(p, prev);
+	if (cpu >= 0) {
+		u64 slice_ns = task_slice(knobs.slice_max_ns, knobs.slice_min_ns, tctx->weight);
+
+		mark_runnable(tctx, scx_bpf_now());
+		wake_uncontended(tctx, cpu, slice_ns);
+		count(CNT_IDLE_DIRECT);
+		scx_bpf_dsq_insert(p, SCX_DSQ_LOCAL, slice_ns, 0);
+		return cpu;
+	}
+	tctx->sync = wake_flags & SCX_WAKE_SYNC;
+	return allowed(p, prev) ? prev : (s32)bpf_cpumask_any_distribute(p->cpus_ptr);
+}
+
+/* ---- when ---- */
+
+/* A bound task whose CPU is idle: it runs there, now. */
+static __always_inline bool enqueue_idle_bound(struct task_struct *p, struct task_ctx *tctx,
+					       s32 cpu, u64 enq_flags)
+{
+	u64 slice_ns;
+
+	if (!claim(cpu))
+		return false;
+	slice_ns = task_slice(knobs.slice_max_ns, knobs.slice_min_ns, tctx->weight);
+	wake_uncontended(tctx, cpu, slice_ns);
+	count(CNT_IDLE_DIRECT);
+	scx_bpf_dsq_insert(p, SCX_DSQ_LOCAL, slice_ns, enq_flags);
+	return true;
+}
+
+/*
+ * Bounded wakeup preemption: the waking task runs now, in front of one that is due
+ * later by more than a granularity. Not for a task whose waker is about to sleep
+ * and leave it the CPU, and never for SCHED_BATCH and SCHED_IDLE.
+ */
+static __always_inline bool enqueue_preempting(struct task_struct *p, struct task_ctx *tctx,
+					       s32 cpu, u64 slice_ns, u64 now, u64 enq_flags)
+{
+	struct claimant c = {
+		.deadline_vns = tctx->deadline_vns,
+		.now = now,
+		.idle_policy = p->policy == POLICY_SCHED_IDLE,
+	};
+	struct cpu_ctx *cctx;
+	s32 victim;
+
+	if (tctx->sync || p->policy == POLICY_SCHED_BATCH || p->policy == POLICY_SCHED_IDLE)
+		return false;
+	victim = find_victim(p, cpu, &c);
+	if (victim < 0)
+		return false;
+	cctx = cpu_ctx_of(victim);
+	if (!cctx)
+		return false;
+	cctx->preempted_at = now;
+	count(CNT_PREEMPTIONS);
+	scx_bpf_dsq_insert(p, SCX_DSQ_LOCAL_ON | (u32)victim, slice_ns, enq_flags | SCX_ENQ_PREEMPT);
+	return true;
+}
+
+/* A CPU that went idle while the task was being queued would sleep on. */
+static __always_inline void wake_idle_for(const struct task_struct *p)
+{
+	s32 cpu = scx_bpf_pick_idle_cpu(p->cpus_ptr, 0);
+
+	if (cpu >= 0)
+		scx_bpf_kick_cpu(cpu, SCX_KICK_IDLE);
+}
+
+void BPF_STRUCT_OPS(sched_enqueue, struct task_struct *p, u64 enq_flags)
+{
+	struct task_ctx *tctx = task_ctx_of(p);
+	s32 cpu = scx_bpf_task_cpu(p);
+	bool wakeup = enq_flags & SCX_ENQ_WAKEUP;
+	bool bound = is_bound(p);
+	struct cpu_ctx *cctx;
+	u64 now, slice_ns;
+
+	cctx = cpu_ctx_of(cpu);
+	if (!tctx || !cctx) {
+		count(CNT_BAD_CONTEXT);
+		scx_bpf_dsq_insert(p, SCX_DSQ_GLOBAL, knobs.slice_min_ns, enq_flags);
+		return;
+	}
+	now = scx_bpf_now();
+	slice_ns = slice_of(tctx, cpu);
+
+	if (wakeup || tctx->llc == ABSENT) {
+		mark_runnable(tctx, now);
+		if (bound && enqueue_idle_bound(p, tctx, cpu, enq_flags))
+			return;
+		wake_contended(tctx, cpu, slice_ns);
+		if (is_percpu_kthread(p)) {
+			count(CNT_KTHREADS);
+			if (!enqueue_preempting(p, tctx, cpu, slice_ns, now, enq_flags))
+				scx_bpf_dsq_insert(p, SCX_DSQ_LOCAL, slice_ns, enq_flags);
+			return;
+		}
+		if (wakeup && enqueue_preempting(p, tctx, cpu, slice_ns, now, enq_flags))
+			return;
+	} else {
+		settle(tctx, cpu);
+		tctx->vruntime_vns = place_requeue(tctx->vruntime_vns, clock_now(tctx, cpu),
+						   knobs.slice_max_ns, tctx->weight);
+		ask_again(tctx, slice_ns);
+	}
+
+	/* A CPU on its way out must not get bound tasks: nobody would fetch them. */
+	if (!cctx->online) {
+		scx_bpf_dsq_insert(p, SCX_DSQ_GLOBAL, slice_ns, enq_flags);
+		return;
+	}
+	if (enq_flags & SCX_ENQ_REENQ)
+		count(CNT_REENQUEUED);
+	if (bound) {
+		count(CNT_PINNED);
+		scx_bpf_dsq_insert_vtime(p, cpu_dsq(cpu), slice_ns, tctx->deadline_vns, enq_flags);
+		if (claim(cpu))
+			scx_bpf_kick_cpu(cpu, SCX_KICK_IDLE);
+		return;
+	}
+	count(CNT_QUEUED);
+	scx_bpf_dsq_insert_vtime(p, llc_of(cpu), slice_ns, tctx->deadline_vns, enq_flags);
+	wake_idle_for(p);
+}
+
+/* ---- what next ---- */
+
+/* Tasks of an LLC's queue that dispatch looks at for one that may run on its CPU. */
+#define HEADS_MAX 8
+
+/*
+ * The deadline of the first task of queue `dsq` that may run on `cpu`. False: there
+ * is none among the first HEADS_MAX.
+ */
+static __always_inline bool head_deadline(u64 dsq, s32 cpu, u64 *deadline_vns)
+{
+	struct task_struct *p;
+	s32 seen = 0;
+	bool found = false;
+
+	bpf_for_each(scx_dsq, p, dsq, 0) {
+		if (bpf_cpumask_test_cpu(cpu, p->cpus_ptr)) {
+			*deadline_vns = p->scx.dsq_vtime;
+			found = true;
+			break;
+		}
+		if (++seen >= HEADS_MAX)
+			break;
+	}
+	return found;
+}
+
+/* The running task goes on with a slice of its own. */
+static __always_inline void keep(struct task_struct *p, struct task_ctx *tctx, struct cpu_ctx *cctx,
+				 s32 cpu, bool alone, u64 now)
+{
+	u64 slice_ns = task_slice(cctx->slice_ns, knobs.slice_min_ns, tctx->weight);
+
+	if (alone) {
+		struct llc_ctx *lctx = llc_ctx_of(llc_of(cpu));
+
+		if (lctx) {
+			drive_clock(&lctx->clock, tctx->vruntime_vns, now);
+			drive_clock(&cctx->clock, lctx->clock.now_vns, now);
+			tctx->vruntime_vns = place_uncontended(tctx->vruntime_vns,
+							       lctx->clock.now_vns,
+							       knobs.lag_max_ns, tctx->weight);
+		}
+		ask(tctx, slice_ns);
+	}
+	count(CNT_KEPT);
+	scx_bpf_task_set_slice(p, slice_ns);
+	publish(cctx, p, tctx, now);
+}
+
+/* Takes the next task from queue `dsq`, which belongs to another LLC. */
+static __always_inline bool steal(u64 dsq)
+{
+	if (!scx_bpf_dsq_move_to_local(dsq, 0))
+		return false;
+	count(CNT_STEALS);
+	return true;
+}
+
+void BPF_STRUCT_OPS(sched_dispatch, s32 cpu, struct task_struct *prev)
+{
+	struct cpu_ctx *cctx = cpu_ctx_of(cpu);
+	u64 now = scx_bpf_now(), llc_head_vns = 0, cpu_head_vns = 0;
+	bool llc_waits = false, cpu_waits = false, goes_on;
+	u32 llc = llc_of(cpu), nr_waiting, i;
+	struct task_ctx *tctx = NULL;
+	struct llc_ctx *lctx;
+	struct llc_topo *lt;
+	s32 nr_llc, nr_cpu;
+
+	lctx = llc_ctx_of(llc);
+	if (!cctx || !lctx) {
+		count(CNT_BAD_CONTEXT);
+		return;
+	}
+	if (cctx->steal_llc != ABSENT) {
+		u32 from = cctx->steal_llc;
+
+		cctx->steal_llc = ABSENT;
+		if (steal(from)) {
+			cctx->stolen_at = now;
+			return;
+		}
+	}
+
+	nr_llc = scx_bpf_dsq_nr_queued(llc);
+	nr_cpu = scx_bpf_dsq_nr_queued(cpu_dsq(cpu));
+	nr_waiting = (nr_llc > 0 ? nr_llc : 0) + (nr_cpu > 0 ? nr_cpu * lctx->nr_cpus : 0);
+	cctx->slice_ns = base_slice(knobs.slice_max_ns, knobs.slice_min_ns, nr_waiting, lctx->nr_cpus);
+
+	goes_on = prev && (prev->scx.flags & SCX_TASK_QUEUED);
+	if (goes_on) {
+		tctx = task_ctx_of(prev);
+		if (!tctx || migration_disabled(prev) || !bpf_cpumask_test_cpu(cpu, prev->cpus_ptr))
+			goes_on = false;
+	}
+	if (goes_on) {
+		charge_task(prev, tctx);
+		ask_again(tctx, task_slice(cctx->slice_ns, knobs.slice_min_ns, tctx->weight));
+		llc_waits = nr_llc > 0 && head_deadline(llc, cpu, &llc_head_vns);
+		cpu_waits = nr_cpu > 0 && head_deadline(cpu_dsq(cpu), cpu, &cpu_head_vns);
+		if ((!llc_waits || !vtime_before(llc_head_vns, tctx->deadline_vns)) &&
+		    (!cpu_waits || !vtime_before(cpu_head_vns, tctx->deadline_vns))) {
+			keep(prev, tctx, cctx, cpu, !llc_waits && !cpu_waits, now);
+			return;
+		}
+	} else if (nr_llc > 0 && nr_cpu > 0) {
+		llc_waits = head_deadline(llc, cpu, &llc_head_vns);
+		cpu_waits = head_deadline(cpu_dsq(cpu), cpu, &cpu_head_vns);
+	}
+
+	/* The earlier deadline of the two heads; each stands in where the other fails. */
+	if (nr_cpu > 0 && (!llc_waits || (cpu_waits && vtime_before(cpu_head_vns, llc_head_vns))) &&
+	    scx_bpf_dsq_move_to_local(cpu_dsq(cpu), 0))
+		return;
+	if (nr_llc > 0 && scx_bpf_dsq_move_to_local(llc, 0))
+		return;
+	if (nr_cpu > 0 && scx_bpf_dsq_move_to_local(cpu_dsq(cpu), 0))
+		return;
+
+	lt = bpf_map_lookup_elem(&llc_topo, &llc);
+	if (goes_on || !lt)
+		return;
+	bpf_for(i, 0, lt->nr_nearest) {
+		if (i >= MAX_LLCS)
+			break;
+		if (steal(lt->nearest[i]))
+			return;
+	}
+}
+
+/* ---- the run ---- */
+
+void BPF_STRUCT_OPS(sched_running, struct task_struct *p)
+{
+	struct task_ctx *tctx = task_ctx_of(p);
+	s32 cpu = scx_bpf_task_cpu(p);
+	struct cpu_ctx *cctx = cpu_ctx_of(cpu);
+	u32 llc = llc_of(cpu), zero = 0;
+	struct llc_ctx *lctx = llc_ctx_of(llc);
+	struct cpu_stats *st = bpf_map_lookup_elem(&stats, &zero);
+	u64 now = scx_bpf_now();
+
+	if (!tctx || !cctx || !lctx || !st) {
+		count(CNT_BAD_CONTEXT);
+		return;
+	}
+	st->counters[CNT_SWITCHES]++;
+	if (tctx->runnable_at) {
+		u64 waited_ns = now - tctx->runnable_at;
+		u32 slot;
+
+		if ((s64)waited_ns < 0)
+			waited_ns = 0;
+		slot = hist_slot(waited_ns);
+		if (slot < HIST_SLOTS)
+			st->wakeup_hist[slot]++;
+		slot = task_hist_slot(waited_ns);
+		if (task_stats && slot < TASK_HIST_SLOTS)
+			tctx->wait_hist[slot]++;
+		tctx->runnable_at = 0;
+	}
+	if (tctx->cpu != cpu) {
+		if (tctx->cpu >= 0) {
+			if (llc_of(tctx->cpu) != llc) {
+				st->counters[CNT_LLC_IN]++;
+				count_on(tctx->cpu, CNT_LLC_OUT);
+			} else {
+				st->counters[CNT_MIGRATIONS]++;
+			}
+		}
+		tctx->cpu = cpu;
+	}
+
+	settle(tctx, cpu);
+	if (tctx->affinity == AFF_WHOLE)
+		drive_clock(&lctx->clock, tctx->vruntime_vns, now);
+	drive_clock(&cctx->clock, tctx->vruntime_vns, now);
+	tctx->charged_ns = p->se.sum_exec_runtime;
+	publish(cctx, p, tctx, now);
+}
+
+void BPF_STRUCT_OPS(sched_stopping, struct task_struct *p, bool runnable)
+{
+	struct task_ctx *tctx = task_ctx_of(p);
+	struct cpu_ctx *cctx = cpu_ctx_of(scx_bpf_task_cpu(p));
+
+	if (!tctx || !cctx) {
+		count(CNT_BAD_CONTEXT);
+		return;
+	}
+	charge_task(p, tctx);
+	count(CNT_STOPS);
+	cctx->running_pid = 0;
+	if (!runnable) {
+		tctx->burst_avg_ns = burst_average(tctx->burst_avg_ns, tctx->burst_ns);
+		tctx->burst_ns = 0;
+		tctx->spent = false;
+		tctx->sync = false;
+	}
+}
+
+/*
+ * Another LLC with more tasks waiting for each of its CPUs, to take the next one
+ * from: one LLC is looked at each tick.
+ */
+static __always_inline void balance(struct cpu_ctx *cctx, u32 llc, u64 now)
+{
+	/* Two ticks at 100 Hz: often enough to share unequal LLCs, rare beside slices. */
+	const u64 gap_ns = 20 * 1000 * 1000;
+	struct llc_topo *lt = bpf_map_lookup_elem(&llc_topo, &llc);
+	struct llc_ctx *mine = llc_ctx_of(llc), *theirs;
+	s64 nr_mine, nr_theirs;
+	u32 turn, other;
+
+	if (!lt || !mine || !lt->nr_nearest || now - cctx->stolen_at < gap_ns)
+		return;
+	turn = cctx->balance_turn++ % lt->nr_nearest;
+	if (turn >= MAX_LLCS)
+		return;
+	other = lt->nearest[turn];
+	theirs = llc_ctx_of(other);
+	if (!theirs)
+		return;
+	nr_mine = scx_bpf_dsq_nr_queued(llc);
+	nr_theirs = scx_bpf_dsq_nr_queued(other);
+	if (nr_theirs * mine->nr_cpus > nr_mine * theirs->nr_cpus)
+		cctx->steal_llc = other;
+}
+
+/* Slices are enforced at ticks, so that is when an earlier deadline is honoured. */
+void BPF_STRUCT_OPS(sched_tick, struct task_struct *p)
+{
+	s32 cpu = scx_bpf_task_cpu(p);
+	struct cpu_ctx *cctx = cpu_ctx_of(cpu);
+	u32 llc = llc_of(cpu);
+	u64 now = scx_bpf_now(), due_vns, head_vns;
+
+	if (!cctx || !cctx->running_pid)
+		return;
+	if (nr_llcs > 1)
+		balance(cctx, llc, now);
+	due_vns = running_due(cctx->deadline_vns, cctx->vruntime_vns, now - cctx->running_at,
+			      cctx->weight);
+	if (scx_bpf_dsq_nr_queued(SCX_DSQ_LOCAL) <= 0 && cctx->steal_llc == ABSENT &&
+	    !(head_deadline(cpu_dsq(cpu), cpu, &head_vns) && vtime_before(head_vns, due_vns)) &&
+	    !(head_deadline(llc, cpu, &head_vns) && vtime_before(head_vns, due_vns)))
+		return;
+	count(CNT_TICK_PREEMPTIONS);
+	scx_bpf_task_set_slice(p, 0);
+}
+
+/* The rest of the request is given up: the task is due when its slice would have ended. */
+bool BPF_STRUCT_OPS(sched_yield, struct task_struct *from, struct task_struct *to)
+{
+	struct task_ctx *tctx = task_ctx_of(from);
+
+	if (tctx)
+		tctx->deadline_vns = vtime_max(
+			tctx->deadline_vns,
+			deadline(tctx->vruntime_vns, slice_of(tctx, scx_bpf_task_cpu(from)),
+				 tctx->weight));
+	scx_bpf_task_set_slice(from, 0);
+	return false;
+}
+
+/*
+ * A CPU went idle: what was queued for it while it was on its way there, seen by
+ * nobody as idle yet, it fetches itself.
+ */
+void BPF_STRUCT_OPS(sched_update_idle, s32 cpu, bool idle)
+{
+	if (idle && (scx_bpf_dsq_nr_queued(llc_of(cpu)) > 0 || scx_bpf_dsq_nr_queued(cpu_dsq(cpu)) > 0))
+		scx_bpf_kick_cpu(cpu, SCX_KICK_IDLE);
+}
+
+/* ---- higher classes, hotplug ---- */
+
+void BPF_STRUCT_OPS(sched_cpu_release, s32 cpu, struct scx_cpu_release_args *args)
+{
+	struct cpu_ctx *cctx = cpu_ctx_of(cpu);
+
+	if (cctx)
+		cctx->released_at = scx_bpf_now();
+	scx_bpf_reenqueue_local();
+}
+
+void BPF_STRUCT_OPS(sched_cpu_acquire, s32 cpu, struct scx_cpu_acquire_args *args)
+{
+	struct cpu_ctx *cctx = cpu_ctx_of(cpu);
+
+	if (!cctx || !cctx->released_at)
+		return;
+	count_add(CNT_RT_NS, scx_bpf_now() - cctx->released_at);
+	cctx->released_at = 0;
+}
+
+static void set_online(s32 cpu, bool online)
+{
+	struct cpu_ctx *cctx = cpu_ctx_of(cpu);
+	struct llc_ctx *lctx = llc_ctx_of(llc_of(cpu));
+
+	if (!cctx || !lctx || cctx->online == online)
+		return;
+	cctx->online = online;
+	__sync_fetch_and_add(&lctx->nr_cpus, online ? 1 : -1);
+}
+
+void BPF_STRUCT_OPS_SLEEPABLE(sched_cpu_online, s32 cpu)
+{
+	set_online(cpu, true);
+	count_on(cpu, CNT_HOTPLUG);
+}
+
+/*
+ * Bound tasks that wait for the CPU go to the global queue, which the kernel
+ * itself drains even from a CPU on its way out, to push them elsewhere.
+ */
+void BPF_STRUCT_OPS_SLEEPABLE(sched_cpu_offline, s32 cpu)
+{
+	struct task_struct *p;
+
+	set_online(cpu, false);
+	count_on(cpu, CNT_HOTPLUG);
+	bpf_rcu_read_lock();
+	bpf_for_each(scx_dsq, p, cpu_dsq(cpu), 0)
+		scx_bpf_dsq_move(BPF_FOR_EACH_ITER, p, SCX_DSQ_GLOBAL, 0);
+	bpf_rcu_read_unlock();
+}
+
+/* ---- tasks come, change, go ---- */
+
+static __always_inline u32 affinity_of(const struct task_struct *p, const struct cpumask *mask)
+{
+	struct bpf_cpumask *cpus_of_llc;
+	struct mask_slot *slot;
+	u32 affinity = AFF_WHOLE, i;
+
+	if (p->nr_cpus_allowed == 1)
+		return AFF_ONE;
+	if (p->nr_cpus_allowed >= nr_cpu_ids)
+		return AFF_WHOLE;
+	bpf_for(i, 0, nr_llcs) {
+		slot = bpf_map_lookup_elem(&llc_masks, &i);
+		if (!slot || !(cpus_of_llc = slot->mask))
+			continue;
+		if (bpf_cpumask_intersects(cast_mask(cpus_of_llc), mask) &&
+		    !bpf_cpumask_subset(cast_mask(cpus_of_llc), mask)) {
+			affinity = AFF_PART;
+			break;
+		}
+	}
+	return affinity;
+}
+
+void BPF_STRUCT_OPS(sched_set_cpumask, struct task_struct *p, const struct cpumask *mask)
+{
+	struct task_ctx *tctx = task_ctx_of(p);
+	s32 cpu = scx_bpf_task_cpu(p);
+	u64 from_vns, to_vns;
+
+	if (!tctx)
+		return;
+	from_vns = clock_now(tctx, cpu);
+	tctx->affinity = affinity_of(p, mask);
+	if (tctx->llc == ABSENT || tctx->llc != llc_of(cpu))
+		return;
+	to_vns = clock_now(tctx, cpu);
+	tctx->vruntime_vns = carry_lag(tctx->vruntime_vns, from_vns, to_vns);
+	tctx->deadline_vns = carry_lag(tctx->deadline_vns, from_vns, to_vns);
+}
+
+void BPF_STRUCT_OPS(sched_set_weight, struct task_struct *p, u32 weight)
+{
+	struct task_ctx *tctx = task_ctx_of(p);
+	u32 before, after;
+	u64 clock_vns;
+
+	if (!tctx)
+		return;
+	/* Finer than `weight`, which rounds nice 19 down by a third. */
+	before = tctx->weight;
+	after = weight_of(p->static_prio - 120, p->policy);
+	if (before == after)
+		return;
+	tctx->weight = after;
+	if (tctx->llc == ABSENT)
+		return;
+	clock_vns = clock_now(tctx, scx_bpf_task_cpu(p));
+	tctx->vruntime_vns = reweigh(tctx->vruntime_vns, clock_vns, before, after);
+	ask(tctx, slice_of(tctx, scx_bpf_task_cpu(p)));
+}
+
+s32 BPF_STRUCT_OPS(sched_init_task, struct task_struct *p, struct scx_init_task_args *args)
+{
+	struct task_ctx *tctx;
+
+	tctx = bpf_task_storage_get(&task_ctxs, p, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	if (!tctx)
+		return -ENOMEM;
+	tctx->llc = ABSENT;
+	tctx->cpu = -1;
+	tctx->weight = weight_of(p->static_prio - 120, p->policy);
+	tctx->burst_avg_ns = knobs.slice_max_ns;
 	return 0;
 }
 
-SEC("syscall")
-int refresh_topology(void *ctx)
+void BPF_STRUCT_OPS(sched_enable, struct task_struct *p)
 {
-	return 0;
+	struct task_ctx *tctx = task_ctx_of(p);
+
+	if (!tctx)
+		return;
+	tctx->charged_ns = p->se.sum_exec_runtime;
+	tctx->weight = weight_of(p->static_prio - 120, p->policy);
+	tctx->affinity = affinity_of(p, p->cpus_ptr);
 }
 
-SEC("iter/task")
-int tasks(struct bpf_iter__task *ctx)
+/* ---- the scheduler comes and goes ---- */
+
+s32 BPF_STRUCT_OPS_SLEEPABLE(sched_init)
 {
-	struct task_sample s = {};
-	struct task_struct *p = ctx->task;
-	if (!p)
-		return 0;
-	s.pid = p->pid;
-	bpf_seq_write(ctx->meta->seq, &s, sizeof(s));
-	return 0;
+	const struct cpumask *online;
+	u64 now = scx_bpf_now();
+	s32 cpu, err;
+	u32 llc;
+
+	err = rebuild_masks();
+	if (err)
+		return err;
+	err = create_scratch_masks();
+	if (err)
+		return err;
+	bpf_for(llc, 0, nr_llcs) {
+		struct llc_ctx *lctx = llc_ctx_of(llc);
+
+		err = scx_bpf_create_dsq(llc, -1);
+		if (err)
+			return err;
+		if (lctx)
+			lctx->clock.set_at = now;
+	}
+	online = scx_bpf_get_online_cpumask();
+	bpf_for(cpu, 0, nr_cpu_ids) {
+		struct cpu_ctx *cctx = cpu_ctx_of(cpu);
+
+		err = scx_bpf_create_dsq(cpu_dsq(cpu), -1);
+		if (err)
+			break;
+		if (cctx) {
+			cctx->steal_llc = ABSENT;
+			cctx->slice_ns = knobs.slice_max_ns;
+			cctx->clock.set_at = now;
+		}
+		if (bpf_cpumask_test_cpu(cpu, online))
+			set_online(cpu, true);
+	}
+	scx_bpf_put_cpumask(online);
+	return err;
 }
 
 void BPF_STRUCT_OPS(sched_exit, struct scx_exit_info *ei)
@@ -81,6 +766,24 @@ void BPF_STRUCT_OPS(sched_exit, struct scx_exit_info *ei)
 }
 
 SCX_OPS_DEFINE(scheduler_ops,
+	       .select_cpu = (void *)sched_select_cpu,
+	       .enqueue = (void *)sched_enqueue,
+	       .dispatch = (void *)sched_dispatch,
+	       .running = (void *)sched_running,
+	       .stopping = (void *)sched_stopping,
+	       .tick = (void *)sched_tick,
+	       .yield = (void *)sched_yield,
+	       .update_idle = (void *)sched_update_idle,
+	       .cpu_release = (void *)sched_cpu_release,
+	       .cpu_acquire = (void *)sched_cpu_acquire,
+	       .cpu_online = (void *)sched_cpu_online,
+	       .cpu_offline = (void *)sched_cpu_offline,
+	       .set_cpumask = (void *)sched_set_cpumask,
+	       .set_weight = (void *)sched_set_weight,
+	       .init_task = (void *)sched_init_task,
+	       .enable = (void *)sched_enable,
+	       .init = (void *)sched_init,
 	       .exit = (void *)sched_exit,
+	       .flags = SCX_OPS_KEEP_BUILTIN_IDLE,
 	       .timeout_ms = 5000,
 	       .name = "scheduler");

@@ -1,0 +1,349 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Where: idle CPUs near a task, the least loaded LLC for a new one, and the CPU
+ * whose task a waking one should preempt.
+ */
+#ifndef SCHEDULER_PLACE_H
+#define SCHEDULER_PLACE_H
+
+/* CPUs of each LLC and of each node. Written by rebuild_masks() only. */
+struct mask_slot {
+	struct bpf_cpumask __kptr *mask;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__type(key, u32);
+	__type(value, struct mask_slot);
+	__uint(max_entries, MAX_LLCS);
+} llc_masks SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__type(key, u32);
+	__type(value, struct mask_slot);
+	__uint(max_entries, MAX_NODES);
+} node_masks SEC(".maps");
+
+/* Room for one intersection. Used with interrupts off, so a CPU needs but one. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__type(key, u32);
+	__type(value, struct mask_slot);
+	__uint(max_entries, 1);
+} scratch_masks SEC(".maps");
+
+/* LLCs that a new task looks at, and CPUs that a waking one would preempt on. */
+#define FORK_LLCS_MAX 16
+#define VICTIMS_MAX 3
+
+static __always_inline bool allowed(const struct task_struct *p, s32 cpu)
+{
+	return cpu >= 0 && bpf_cpumask_test_cpu(cpu, p->cpus_ptr);
+}
+
+/* The idle CPU is marked busy by this, so that nobody else takes it. */
+static __always_inline bool claim(s32 cpu)
+{
+	return scx_bpf_test_and_clear_cpu_idle(cpu);
+}
+
+static __always_inline bool any_idle(void)
+{
+	const struct cpumask *idle = scx_bpf_get_idle_cpumask();
+	bool any = !bpf_cpumask_empty(idle);
+
+	scx_bpf_put_idle_cpumask(idle);
+	return any;
+}
+
+static __always_inline bool core_idle(s32 cpu)
+{
+	const struct cpumask *idle = scx_bpf_get_idle_smtmask();
+	bool whole = bpf_cpumask_test_cpu(cpu, idle);
+
+	scx_bpf_put_idle_cpumask(idle);
+	return whole;
+}
+
+/* An idle CPU of `p` within `slot`, claimed; negative: there is none. */
+static __always_inline s32 claim_within(const struct task_struct *p, struct mask_slot *slot,
+					bool whole, u64 flags)
+{
+	struct bpf_cpumask *mask, *both;
+	struct mask_slot *scratch;
+	u32 zero = 0;
+
+	if (!slot || !(mask = slot->mask))
+		return -ENOENT;
+	if (whole)
+		return scx_bpf_pick_idle_cpu(cast_mask(mask), flags);
+	scratch = bpf_map_lookup_elem(&scratch_masks, &zero);
+	if (!scratch || !(both = scratch->mask))
+		return -ENOENT;
+	if (!bpf_cpumask_and(both, cast_mask(mask), p->cpus_ptr))
+		return -ENOENT;
+	return scx_bpf_pick_idle_cpu(cast_mask(both), flags);
+}
+
+/*
+ * An idle CPU for a waking task, claimed: the previous CPU if its whole core is
+ * idle, a whole idle core of the LLC, the previous CPU, any idle one of the LLC,
+ * of the node, anywhere. Negative: there is none.
+ */
+static __always_inline s32 claim_idle(struct task_struct *p, s32 prev)
+{
+	bool whole = p->nr_cpus_allowed >= nr_cpu_ids;
+	struct mask_slot *slot;
+	u32 llc, key = prev;
+	struct cpu_topo *t;
+	s32 cpu;
+
+	if (!any_idle())
+		return -ENOENT;
+	if (allowed(p, prev) && (!smt_enabled || core_idle(prev)) && claim(prev))
+		return prev;
+	t = bpf_map_lookup_elem(&topo, &key);
+	if (!t)
+		return -ENOENT;
+	llc = t->llc;
+	slot = bpf_map_lookup_elem(&llc_masks, &llc);
+	if (smt_enabled) {
+		cpu = claim_within(p, slot, whole, SCX_PICK_IDLE_CORE);
+		if (cpu >= 0)
+			return cpu;
+		if (allowed(p, prev) && claim(prev))
+			return prev;
+	}
+	cpu = claim_within(p, slot, whole, 0);
+	if (cpu >= 0 || nr_llcs == 1)
+		return cpu;
+	if (nr_nodes > 1) {
+		u32 node = t->node;
+
+		slot = bpf_map_lookup_elem(&node_masks, &node);
+		if (smt_enabled) {
+			cpu = claim_within(p, slot, whole, SCX_PICK_IDLE_CORE);
+			if (cpu >= 0)
+				return cpu;
+		}
+		cpu = claim_within(p, slot, whole, 0);
+		if (cpu >= 0)
+			return cpu;
+	}
+	if (smt_enabled) {
+		cpu = scx_bpf_pick_idle_cpu(p->cpus_ptr, SCX_PICK_IDLE_CORE);
+		if (cpu >= 0)
+			return cpu;
+	}
+	return scx_bpf_pick_idle_cpu(p->cpus_ptr, 0);
+}
+
+/*
+ * Load of an LLC as its tasks without a CPU, less its idle CPUs, in 1/1024 of its
+ * CPUs: what a new task adds to is least where this is least.
+ */
+static __always_inline s64 llc_load(u32 llc, const struct cpumask *idle, struct bpf_cpumask *both)
+{
+	struct mask_slot *slot = bpf_map_lookup_elem(&llc_masks, &llc);
+	struct llc_ctx *lctx = llc_ctx_of(llc);
+	struct bpf_cpumask *mask;
+	s64 waiting;
+
+	if (!slot || !lctx || !(mask = slot->mask) || !lctx->nr_cpus)
+		return 1LL << 40;
+	bpf_cpumask_and(both, cast_mask(mask), idle);
+	waiting = (s64)scx_bpf_dsq_nr_queued(llc) - (s64)bpf_cpumask_weight(cast_mask(both));
+	return waiting * 1024 / (s64)lctx->nr_cpus;
+}
+
+/*
+ * A CPU for a new task: in the least loaded LLC that its affinity allows, the
+ * parent's where that is as good. Looks at no more than FORK_LLCS_MAX.
+ */
+static __always_inline s32 least_loaded(struct task_struct *p, s32 prev)
+{
+	const struct cpumask *idle;
+	struct mask_slot *scratch, *slot;
+	struct bpf_cpumask *both, *mask;
+	u32 zero = 0, home = llc_of(prev), best = home;
+	struct llc_topo *lt;
+	s64 load, best_load;
+	s32 cpu = prev, i;
+
+	scratch = bpf_map_lookup_elem(&scratch_masks, &zero);
+	lt = bpf_map_lookup_elem(&llc_topo, &home);
+	if (nr_llcs == 1 || !lt || !scratch || !(both = scratch->mask))
+		return prev;
+
+	idle = scx_bpf_get_idle_cpumask();
+	best_load = llc_load(home, idle, both);
+	bpf_for(i, 0, FORK_LLCS_MAX) {
+		u32 llc;
+
+		if (i >= lt->nr_nearest || i >= MAX_LLCS)
+			break;
+		llc = lt->nearest[i];
+		slot = bpf_map_lookup_elem(&llc_masks, &llc);
+		if (!slot || !(mask = slot->mask) ||
+		    !bpf_cpumask_intersects(cast_mask(mask), p->cpus_ptr))
+			continue;
+		load = llc_load(llc, idle, both);
+		if (load < best_load) {
+			best_load = load;
+			best = llc;
+		}
+	}
+	scx_bpf_put_idle_cpumask(idle);
+
+	if (best != home) {
+		slot = bpf_map_lookup_elem(&llc_masks, &best);
+		if (slot && (mask = slot->mask))
+			cpu = bpf_cpumask_any_and_distribute(cast_mask(mask), p->cpus_ptr);
+	}
+	return cpu >= 0 && (u32)cpu < nr_cpu_ids ? cpu : prev;
+}
+
+/* What a waking task brings to the question whom to preempt. */
+struct claimant {
+	u64 deadline_vns;
+	u64 now;
+	bool idle_policy;
+};
+
+/*
+ * By how much the running task of `cpu` is due later than the claimant, in virtual
+ * time; 0: it may not be preempted. Tasks of SCHED_IDLE give way to all others.
+ */
+static __always_inline u64 preemptible_by(s32 cpu, const struct claimant *c, bool *refused)
+{
+	struct cpu_ctx *v = cpu_ctx_of(cpu);
+	u64 due_vns, ran_ns;
+
+	if (!v || !v->running_pid || !v->online)
+		return 0;
+	if (v->weight == WEIGHT_IDLE)
+		return c->idle_policy ? 0 : VIRTUAL_MAX;
+	ran_ns = c->now - v->running_at;
+	if ((s64)ran_ns < 0)
+		ran_ns = 0;
+	due_vns = running_due(v->deadline_vns, v->vruntime_vns, ran_ns, v->weight);
+	if (!preempts(c->deadline_vns, due_vns, knobs.preempt_gran_vns))
+		return 0;
+	if (c->now - v->preempted_at < knobs.preempt_gap_ns) {
+		*refused = true;
+		return 0;
+	}
+	return due_vns - c->deadline_vns;
+}
+
+/*
+ * The CPU whose running task a waking one preempts: of the previous CPU and two
+ * others of its LLC, the one with the latest deadline. Negative: none.
+ */
+static __always_inline s32 find_victim(struct task_struct *p, s32 prev, const struct claimant *c)
+{
+	u32 llc = llc_of(prev);
+	struct mask_slot *slot = bpf_map_lookup_elem(&llc_masks, &llc);
+	struct bpf_cpumask *mask;
+	bool refused = false;
+	s32 best = -ENOENT, i;
+	u64 gain, best_gain = 0;
+
+	bpf_for(i, 0, VICTIMS_MAX) {
+		s32 cpu = prev;
+
+		if (i) {
+			if (is_bound(p) || !slot || !(mask = slot->mask))
+				break;
+			cpu = bpf_cpumask_any_and_distribute(cast_mask(mask), p->cpus_ptr);
+		}
+		if ((u32)cpu >= nr_cpu_ids || !allowed(p, cpu))
+			continue;
+		gain = preemptible_by(cpu, c, &refused);
+		if (gain > best_gain) {
+			best_gain = gain;
+			best = cpu;
+		}
+	}
+	if (best < 0 && refused)
+		count(CNT_REFUSED);
+	return best;
+}
+
+static __always_inline int store_mask(struct mask_slot *slot, struct bpf_cpumask *mask)
+{
+	struct bpf_cpumask *old;
+
+	if (!slot) {
+		bpf_cpumask_release(mask);
+		return -ENOENT;
+	}
+	old = bpf_kptr_xchg(&slot->mask, mask);
+	if (old)
+		bpf_cpumask_release(old);
+	return 0;
+}
+
+/* The mask of LLC (or of node) `index`, built anew from `topo`. Sleepable. */
+static int rebuild_mask(u32 index, bool node)
+{
+	struct bpf_cpumask *mask = bpf_cpumask_create();
+	struct mask_slot *slot;
+	s32 cpu;
+
+	if (!mask)
+		return -ENOMEM;
+	bpf_for(cpu, 0, nr_cpu_ids) {
+		u32 key = cpu;
+		struct cpu_topo *t = bpf_map_lookup_elem(&topo, &key);
+
+		if (t && (node ? t->node : t->llc) == index)
+			bpf_cpumask_set_cpu(cpu, mask);
+	}
+	slot = node ? bpf_map_lookup_elem(&node_masks, &index) :
+		      bpf_map_lookup_elem(&llc_masks, &index);
+	return store_mask(slot, mask);
+}
+
+static int rebuild_masks(void)
+{
+	u32 i;
+	int err;
+
+	bpf_for(i, 0, nr_llcs) {
+		err = rebuild_mask(i, false);
+		if (err)
+			return err;
+	}
+	bpf_for(i, 0, nr_nodes) {
+		err = rebuild_mask(i, true);
+		if (err)
+			return err;
+	}
+	return 0;
+}
+
+static int create_scratch_masks(void)
+{
+	struct bpf_cpumask *mask;
+	u32 zero = 0;
+	s32 cpu;
+	int err;
+
+	bpf_for(cpu, 0, nr_cpu_ids) {
+		struct mask_slot *slot = bpf_map_lookup_percpu_elem(&scratch_masks, &zero, cpu);
+
+		if (!slot)
+			continue;
+		mask = bpf_cpumask_create();
+		if (!mask)
+			return -ENOMEM;
+		err = store_mask(slot, mask);
+		if (err)
+			return err;
+	}
+	return 0;
+}
+
+#endif /* SCHEDULER_PLACE_H */

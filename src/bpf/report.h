@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Programs that user space runs to look at the scheduler or to tell it of a new
+ * topology. None is on the switch path.
+ */
+#ifndef SCHEDULER_REPORT_H
+#define SCHEDULER_REPORT_H
+
+/* Writes the lengths of all queues of this instant into `cpus` and `llcs`. */
+SEC("syscall")
+int snapshot(void *ctx)
+{
+	u64 now = scx_bpf_now();
+	s32 cpu;
+	u32 llc;
+
+	bpf_for(cpu, 0, nr_cpu_ids) {
+		struct cpu_ctx *cctx = cpu_ctx_of(cpu);
+		s32 local, pinned;
+
+		if (!cctx)
+			continue;
+		local = scx_bpf_dsq_nr_queued(SCX_DSQ_LOCAL_ON | (u32)cpu);
+		pinned = scx_bpf_dsq_nr_queued(cpu_dsq(cpu));
+		cctx->nr_local = local > 0 ? local : 0;
+		cctx->nr_pinned = pinned > 0 ? pinned : 0;
+		cctx->snapshot_at = now;
+	}
+	bpf_for(llc, 0, nr_llcs) {
+		struct llc_ctx *lctx = llc_ctx_of(llc);
+		s32 queued = scx_bpf_dsq_nr_queued(llc);
+
+		if (lctx)
+			lctx->nr_queued = queued > 0 ? queued : 0;
+	}
+	return 0;
+}
+
+/* Takes over a topology that user space has written into `topo`. */
+SEC("syscall")
+int refresh_topology(void *ctx)
+{
+	return rebuild_masks();
+}
+
+/* Writes a struct task_sample for each task that has a state. Loaded for --tasks. */
+SEC("iter/task")
+int tasks(struct bpf_iter__task *ctx)
+{
+	struct task_struct *p = ctx->task;
+	struct task_sample s = {};
+	struct task_ctx *tctx;
+
+	if (!p)
+		return 0;
+	tctx = task_ctx_of(p);
+	if (!tctx)
+		return 0;
+	s.pid = p->pid;
+	s.tgid = p->tgid;
+	s.cpu = tctx->cpu;
+	s.nice = p->static_prio - 120;
+	s.weight = tctx->weight;
+	s.policy = p->policy;
+	s.vruntime_vns = tctx->vruntime_vns;
+	s.run_ns = tctx->run_ns;
+	s.wakeups = tctx->wakeups;
+	__builtin_memcpy(s.wait_hist, tctx->wait_hist, sizeof(s.wait_hist));
+	bpf_probe_read_kernel_str(s.comm, sizeof(s.comm), p->comm);
+	bpf_seq_write(ctx->meta->seq, &s, sizeof(s));
+	return 0;
+}
+
+#endif /* SCHEDULER_REPORT_H */

@@ -1,0 +1,175 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * What the kernel's half keeps: settings, maps, the state of a task, and how to
+ * find each. No decision is made here.
+ */
+#ifndef SCHEDULER_STATE_H
+#define SCHEDULER_STATE_H
+
+/* Set by user space before load, constant from then on. */
+const volatile u32 nr_cpu_ids = 1;
+const volatile u32 nr_llcs = 1;
+const volatile u32 nr_nodes = 1;
+const volatile bool smt_enabled;
+const volatile bool task_stats; /* keep the per-task figures of --tasks */
+
+/* Written by user space at any time; see intf.h. */
+struct knobs knobs SEC(".data");
+
+/* Queues: one an LLC with the LLC's index as id, one a CPU from here on. */
+#define CPU_DSQ_BASE (1U << 16)
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__type(key, u32);
+	__type(value, struct cpu_stats);
+	__uint(max_entries, 1);
+} stats SEC(".maps");
+
+/* The next four are sized by user space before load: nr_cpu_ids, nr_llcs. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__type(key, u32);
+	__type(value, struct cpu_topo);
+	__uint(max_entries, 1);
+} topo SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__type(key, u32);
+	__type(value, struct llc_topo);
+	__uint(max_entries, 1);
+} llc_topo SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__type(key, u32);
+	__type(value, struct cpu_ctx);
+	__uint(max_entries, 1);
+} cpus SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__type(key, u32);
+	__type(value, struct llc_ctx);
+	__uint(max_entries, 1);
+} llcs SEC(".maps");
+
+/* What a task's affinity lets it do; decides which clock and queue it belongs to. */
+enum affinity {
+	AFF_WHOLE, /* every LLC wholly or not at all: shares the clock of its LLC */
+	AFF_PART,  /* some CPUs of an LLC: in the LLC's queue, by its CPU's clock */
+	AFF_ONE,   /* one CPU: in the queue and by the clock of that CPU */
+};
+
+/*
+ * State of a task. Written under the lock of the runqueue that the task is on, or
+ * before it is on any; read by `tasks` without.
+ */
+struct task_ctx {
+	u64 vruntime_vns;
+	u64 deadline_vns; /* of the request under way */
+	u64 charged_ns;   /* p->se.sum_exec_runtime up to which vruntime is charged */
+	u64 runnable_at;  /* since when it waits for its first run; 0: it does not */
+	u64 burst_ns;     /* run since it woke */
+	u64 burst_avg_ns;
+	u32 weight;
+	u32 llc;          /* whose virtual time vruntime is in; ABSENT: it never ran */
+	s32 cpu;          /* that it ran on last; -1: it never ran */
+	u32 affinity;     /* enum affinity */
+	bool spent;       /* used up its last request without sleeping */
+	bool sync;        /* its waker is about to sleep */
+
+	/* Only with task_stats. */
+	u64 run_ns;
+	u64 wakeups;
+	u32 wait_hist[TASK_HIST_SLOTS];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_TASK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct task_ctx);
+} task_ctxs SEC(".maps");
+
+static __always_inline struct task_ctx *task_ctx_of(struct task_struct *p)
+{
+	return bpf_task_storage_get(&task_ctxs, p, 0, 0);
+}
+
+static __always_inline struct cpu_ctx *cpu_ctx_of(s32 cpu)
+{
+	u32 key = cpu;
+
+	return bpf_map_lookup_elem(&cpus, &key);
+}
+
+static __always_inline struct llc_ctx *llc_ctx_of(u32 llc)
+{
+	return bpf_map_lookup_elem(&llcs, &llc);
+}
+
+static __always_inline u32 llc_of(s32 cpu)
+{
+	u32 key = cpu;
+	struct cpu_topo *t = bpf_map_lookup_elem(&topo, &key);
+
+	return t ? t->llc : 0;
+}
+
+static __always_inline u64 cpu_dsq(s32 cpu)
+{
+	return CPU_DSQ_BASE + (u32)cpu;
+}
+
+/* Counters are written on their own CPU only, with interrupts off: no atomics. */
+static __always_inline void count_add(enum counter counter, u64 n)
+{
+	u32 zero = 0;
+	struct cpu_stats *s = bpf_map_lookup_elem(&stats, &zero);
+
+	if (s)
+		s->counters[counter] += n;
+}
+
+static __always_inline void count(enum counter counter)
+{
+	count_add(counter, 1);
+}
+
+/* For the rare event that belongs to another CPU. */
+static __always_inline void count_on(s32 cpu, enum counter counter)
+{
+	u32 zero = 0;
+	struct cpu_stats *s = bpf_map_lookup_percpu_elem(&stats, &zero, cpu);
+
+	if (s)
+		__sync_fetch_and_add(&s->counters[counter], 1);
+}
+
+/*
+ * Is the task bound to the CPU that it is on, for the moment? BPF's own entry
+ * code may have counted up migration_disabled once, for the current task only.
+ * Kernels that never count (6.18 without PREEMPT_RCU) do not hand
+ * migration-disabled tasks to ops.enqueue either, so the guess that spares the
+ * current task costs nothing there.
+ */
+static __always_inline bool migration_disabled(const struct task_struct *p)
+{
+	u32 depth = p->migration_disabled;
+
+	return depth > 1 || (depth == 1 && bpf_get_current_task_btf() != p);
+}
+
+static __always_inline bool is_bound(const struct task_struct *p)
+{
+	return p->nr_cpus_allowed == 1 || migration_disabled(p);
+}
+
+static __always_inline bool is_percpu_kthread(const struct task_struct *p)
+{
+	return (p->flags & PF_KTHREAD) && p->nr_cpus_allowed == 1;
+}
+
+#endif /* SCHEDULER_STATE_H */
