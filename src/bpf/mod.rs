@@ -1,5 +1,7 @@
 //! The kernel's half, as Rust sees it: generated at build time, never by hand.
 
+pub mod wire;
+
 /// Types and constants of `src/bpf/intf.h`.
 #[allow(missing_docs, non_camel_case_types, non_upper_case_globals, non_snake_case, dead_code)]
 #[allow(clippy::all, clippy::undocumented_unsafe_blocks, clippy::unwrap_used)]

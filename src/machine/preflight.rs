@@ -93,6 +93,15 @@ impl Report {
         self.0.iter().find(|c| matches!(c.finding, Finding::Fault { .. }))
     }
 
+    /// The first fault as a sentence, and all checks below it.
+    pub fn headline(&self) -> String {
+        let fault = self.fault().map(|check| match &check.finding {
+            Finding::Fault { what, mend, .. } => format!("{what}; {mend}"),
+            Finding::Ok(what) => what.clone(),
+        });
+        format!("{}\n{self}", fault.unwrap_or_default())
+    }
+
     /// The exit code of the first fault.
     pub fn exit(&self) -> Option<Exit> {
         self.fault().and_then(|check| match check.finding {
@@ -104,7 +113,8 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|check| writeln!(f, "{check}"))
+        let lines: Vec<_> = self.0.iter().map(Check::to_string).collect();
+        f.write_str(&lines.join("\n"))
     }
 }
 
@@ -125,7 +135,8 @@ pub fn quick(host: &Host) -> Report {
 pub fn full(host: &Host) -> Report {
     let Report(mut checks) = quick(host);
     // scx_utils panics without BTF, so ask it nothing then. And it knows this machine only.
-    if host.is_real() && matches!(btf(host).finding, Finding::Ok(_)) {
+    let found = |check: Check| matches!(check.finding, Finding::Ok(_));
+    if host.is_real() && found(sched_ext(host)) && found(btf(host)) {
         checks.extend([kernel_interface(), kfunc_prototypes()]);
     }
     Report(checks)

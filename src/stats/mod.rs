@@ -1,1 +1,3 @@
-//! Statistics.
+//! Statistics: what the kernel's half counts, decoded and shown.
+
+pub mod text;
