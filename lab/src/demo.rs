@@ -41,10 +41,7 @@ const DONE: &str = "lab: done";
 pub fn run(scheduler: &Path) -> Result<()> {
     let here = Path::new("/sys/kernel/sched_ext").exists();
     if here && geteuid().is_root() && consents()? {
-        println!(
-            "run: on this machine, for {} s; Ctrl-C ends it",
-            LIVE.as_secs()
-        );
+        println!("run: on this machine, for {} s; Ctrl-C ends it", LIVE.as_secs());
         return show(scheduler, &io::stdout());
     }
     let why = match here {
@@ -68,10 +65,7 @@ fn consents() -> Result<bool> {
     if !io::stdin().is_terminal() {
         return Ok(false);
     }
-    print!(
-        "run: schedule THIS machine for {} s, under stress-ng? [y/N] ",
-        LIVE.as_secs()
-    );
+    print!("run: schedule THIS machine for {} s, under stress-ng? [y/N] ", LIVE.as_secs());
     io::stdout().flush()?;
     let mut answer = String::new();
     io::stdin().lock().read_line(&mut answer)?;
@@ -95,10 +89,9 @@ fn in_guest(scheduler: &Path, kernel: &Kernel, folder: &Path) -> Result<()> {
         match running.next_line(LIMIT)? {
             Event::Line(line) if line == DONE => return Ok(()),
             Event::Line(line) => writeln!(io::stdout(), "{line}")?,
-            Event::Off => bail!(
-                "the guest went off early:\n{}",
-                running.console_tail(CONSOLE_LINES)
-            ),
+            Event::Off => {
+                bail!("the guest went off early:\n{}", running.console_tail(CONSOLE_LINES))
+            }
             Event::Silence => bail!("the guest hangs:\n{}", running.console_tail(CONSOLE_LINES)),
         }
     }
@@ -142,11 +135,8 @@ impl Screen for &io::Stdout {
 
 /// The show itself: load, live table, figures, end.
 fn show(scheduler: &Path, mut screen: impl Screen) -> Result<()> {
-    let kernel = uname()
-        .context("asking for the kernel's name")?
-        .release()
-        .to_string_lossy()
-        .into_owned();
+    let kernel =
+        uname().context("asking for the kernel's name")?.release().to_string_lossy().into_owned();
     let cpus = thread::available_parallelism()?;
     writeln!(screen, "run: {cpus} CPUs, under `{LOAD}`")?;
     let mut words = LOAD.split(' ');
@@ -177,10 +167,7 @@ fn show(scheduler: &Path, mut screen: impl Screen) -> Result<()> {
         writeln!(screen, "  {name:<18} {value}")?;
     }
     writeln!(screen, "  state after exit   {}", sched_ext("state")?)?;
-    ensure!(
-        sched_ext("state")? == "disabled",
-        "sched_ext is not off after the end"
-    );
+    ensure!(sched_ext("state")? == "disabled", "sched_ext is not off after the end");
     Ok(())
 }
 

@@ -42,9 +42,7 @@ pub fn set_up() -> Result<()> {
         env::set_var("PATH", "/bin");
         env::set_var("HOME", "/");
     }
-    let linked = Command::new("/bin/busybox")
-        .args(["--install", "-s", "/bin"])
-        .output();
+    let linked = Command::new("/bin/busybox").args(["--install", "-s", "/bin"]).output();
     linked.context("installing busybox")?;
     if let Some(ticks) = parameter("lab.turn") {
         narrow_turns(&ticks)?;
@@ -55,9 +53,8 @@ pub fn set_up() -> Result<()> {
 /// The value of a word `NAME=VALUE` on the kernel's command line.
 pub fn parameter(name: &str) -> Option<String> {
     let line = fs::read_to_string("/proc/cmdline").ok()?;
-    let value = line
-        .split_whitespace()
-        .find_map(|word| word.strip_prefix(name)?.strip_prefix('='))?;
+    let value =
+        line.split_whitespace().find_map(|word| word.strip_prefix(name)?.strip_prefix('='))?;
     Some(value.to_owned())
 }
 
@@ -74,16 +71,9 @@ fn narrow_turns(ticks: &str) -> Result<()> {
     const PERIODIC: &str = "0x294c";
     const FIRST_AFTER_TICKS: u32 = 20_000_000;
     let devmem = |args: &[&str]| -> Result<String> {
-        let out = Command::new("devmem")
-            .args(args)
-            .output()
-            .context("running devmem")?;
+        let out = Command::new("devmem").args(args).output().context("running devmem")?;
         if !out.status.success() {
-            bail!(
-                "devmem {}: {}",
-                args.join(" "),
-                String::from_utf8_lossy(&out.stderr)
-            );
+            bail!("devmem {}: {}", args.join(" "), String::from_utf8_lossy(&out.stderr));
         }
         Ok(String::from_utf8_lossy(&out.stdout).trim().to_owned())
     };
@@ -91,11 +81,7 @@ fn narrow_turns(ticks: &str) -> Result<()> {
     let now = u32::from_str_radix(now.trim_start_matches("0x"), 16)
         .context("reading the HPET's counter")?;
     devmem(&[TIMER_CONFIG, "32", PERIODIC])?;
-    devmem(&[
-        TIMER_COMPARATOR,
-        "32",
-        &now.wrapping_add(FIRST_AFTER_TICKS).to_string(),
-    ])?;
+    devmem(&[TIMER_COMPARATOR, "32", &now.wrapping_add(FIRST_AFTER_TICKS).to_string()])?;
     devmem(&[TIMER_COMPARATOR, "32", ticks])?;
     Ok(())
 }

@@ -54,9 +54,7 @@ impl Initramfs {
 
     fn insert(&mut self, path: &str, entry: Entry) -> &mut Self {
         for (slash, _) in path.match_indices('/') {
-            self.entries
-                .entry(path[..slash].into())
-                .or_insert(Entry::Folder);
+            self.entries.entry(path[..slash].into()).or_insert(Entry::Folder);
         }
         self.entries.insert(path.into(), entry);
         self
@@ -91,16 +89,8 @@ fn write_record(
     let name_size = path.len() + 1;
     // magic, inode, mode, user, group, links, date, size, device and special device (two numbers each),
     // size of the name, checksum
-    write!(
-        out,
-        "070701{inode:08x}{mode:08x}{0:08x}{0:08x}{LINKS:08x}{0:08x}{size:08x}",
-        0
-    )?;
-    write!(
-        out,
-        "{0:08x}{0:08x}{0:08x}{0:08x}{name_size:08x}{0:08x}{path}\0",
-        0
-    )?;
+    write!(out, "070701{inode:08x}{mode:08x}{0:08x}{0:08x}{LINKS:08x}{0:08x}{size:08x}", 0)?;
+    write!(out, "{0:08x}{0:08x}{0:08x}{0:08x}{name_size:08x}{0:08x}{path}\0", 0)?;
     pad(out, HEADER_BYTES + name_size)?;
     out.write_all(content)?;
     pad(out, size)
@@ -113,11 +103,8 @@ fn pad(out: &mut impl Write, written: usize) -> io::Result<()> {
 
 /// The program's bytes without debug information; as they are if there is no `objcopy`.
 fn stripped(program: &Path) -> Result<Vec<u8>> {
-    let slim = Command::new("objcopy")
-        .arg("--strip-debug")
-        .arg(program)
-        .arg("/dev/stdout")
-        .output();
+    let slim =
+        Command::new("objcopy").arg("--strip-debug").arg(program).arg("/dev/stdout").output();
     match slim {
         Ok(out) if out.status.success() && !out.stdout.is_empty() => Ok(out.stdout),
         _ => fs::read(program).with_context(|| format!("reading {}", program.display())),
@@ -126,21 +113,10 @@ fn stripped(program: &Path) -> Result<Vec<u8>> {
 
 /// The shared libraries of a program, its loader among them. None for a static program.
 fn libraries(program: &Path) -> Result<Vec<PathBuf>> {
-    let out = Command::new("ldd")
-        .arg(program)
-        .output()
-        .context("running ldd")?;
+    let out = Command::new("ldd").arg(program).output().context("running ldd")?;
     let text = String::from_utf8_lossy(&out.stdout);
-    ensure!(
-        !text.contains("not found"),
-        "{} lacks a library:\n{text}",
-        program.display()
-    );
-    Ok(text
-        .split_whitespace()
-        .filter(|word| word.starts_with('/'))
-        .map(PathBuf::from)
-        .collect())
+    ensure!(!text.contains("not found"), "{} lacks a library:\n{text}", program.display());
+    Ok(text.split_whitespace().filter(|word| word.starts_with('/')).map(PathBuf::from).collect())
 }
 
 /// The full path of a program of the host.

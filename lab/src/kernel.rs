@@ -30,20 +30,12 @@ impl Kernel {
     pub fn open(image: &Path) -> Result<Self> {
         let release = release(image)?;
         let folder = image.parent().unwrap_or(Path::new("."));
-        let config = [
-            folder.join("config"),
-            folder.join(format!("config-{release}")),
-        ]
-        .into_iter()
-        .find(|path| path.is_file())
-        .with_context(|| format!("no config or config-{release} beside {}", image.display()))?;
+        let config = [folder.join("config"), folder.join(format!("config-{release}"))]
+            .into_iter()
+            .find(|path| path.is_file())
+            .with_context(|| format!("no config or config-{release} beside {}", image.display()))?;
         let series = release.splitn(3, '.').take(2).collect::<Vec<_>>().join(".");
-        Ok(Self {
-            series,
-            release,
-            image: image.into(),
-            config,
-        })
+        Ok(Self { series, release, image: image.into(), config })
     }
 
     /// Whether sched_ext is compiled in.
@@ -71,10 +63,7 @@ impl Kernel {
             .filter_map(|image| Kernel::open(image).ok())
             .find(is_meant);
         match found {
-            Some(kernel) => Ok(Kernel {
-                series: series.into(),
-                ..kernel
-            }),
+            Some(kernel) => Ok(Kernel { series: series.into(), ..kernel }),
             None if series == "6.12" => bail!(
                 "no kernel 6.12 with sched_ext: put one in ../shared/kernels/6.12 or run `make kernel-6.12` (an hour)"
             ),

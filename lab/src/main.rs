@@ -4,11 +4,8 @@ use anyhow::{Result, bail};
 use std::{env, process::ExitCode};
 
 fn main() -> ExitCode {
-    let result = if lab::init::is_guest() {
-        lab::demo::guest().map(|never| match never {})
-    } else {
-        host()
-    };
+    let result =
+        if lab::init::is_guest() { lab::demo::guest().map(|never| match never {}) } else { host() };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -58,12 +58,7 @@ impl Running {
             .stderr(File::create(&stderr)?)
             .spawn()
             .with_context(|| format!("starting {name}"))?;
-        Ok(Self {
-            child,
-            name,
-            stdout,
-            stderr,
-        })
+        Ok(Self { child, name, stdout, stderr })
     }
 
     /// Its process id.
@@ -106,12 +101,7 @@ impl Running {
             }
             thread::sleep(POLL);
         }
-        bail!(
-            "{} had not ended after {limit:?}:\n{}{}",
-            self.name,
-            self.stdout(),
-            self.stderr()
-        );
+        bail!("{} had not ended after {limit:?}:\n{}{}", self.name, self.stdout(), self.stderr());
     }
 }
 
@@ -130,10 +120,7 @@ fn read_lossy(path: &PathBuf) -> String {
 }
 
 fn code(status: ExitStatus) -> i32 {
-    status
-        .code()
-        .or_else(|| status.signal().map(|signal| 128 + signal))
-        .unwrap_or(-1)
+    status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(-1)
 }
 
 /// A scheduling policy of the kernel.
@@ -177,13 +164,7 @@ pub struct HogPlan {
 
 /// A hog of nice 0 that may run everywhere and never sleeps.
 pub fn hog() -> HogPlan {
-    HogPlan {
-        cpus: Vec::new(),
-        nice: 0,
-        policy: Policy::Other,
-        run_us: 0,
-        sleep_us: 0,
-    }
+    HogPlan { cpus: Vec::new(), nice: 0, policy: Policy::Other, run_us: 0, sleep_us: 0 }
 }
 
 impl HogPlan {
@@ -278,9 +259,7 @@ pub fn set_policy(pid: Pid, policy: Policy) -> Result<()> {
 }
 
 fn set_policy_numbers(pid: Pid, policy: i32, priority: i32) -> Result<()> {
-    let param = libc::sched_param {
-        sched_priority: priority,
-    };
+    let param = libc::sched_param { sched_priority: priority };
     // SAFETY: `param` lives through the call, which only reads it.
     let done = unsafe { libc::sched_setscheduler(pid.as_raw(), policy, &raw const param) };
     Errno::result(done).with_context(|| format!("setting policy {policy}"))?;
@@ -345,9 +324,7 @@ impl Drop for Hog {
 pub fn cpu_time(pid: Pid) -> Result<Duration> {
     let clock =
         clock_getcpuclockid(pid).with_context(|| format!("finding the clock of process {pid}"))?;
-    Ok(clock_gettime(clock)
-        .context("reading the clock of a process")?
-        .into())
+    Ok(clock_gettime(clock).context("reading the clock of a process")?.into())
 }
 
 /// The CPU that a process runs on, or ran on last.
@@ -355,13 +332,8 @@ pub fn last_cpu(pid: Pid) -> Result<usize> {
     /// Position of `processor` in /proc/PID/stat, counted after the name (proc_pid_stat(5)).
     const AFTER_NAME: usize = 36;
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    let (_, fields) = stat
-        .rsplit_once(") ")
-        .context("a stat line without a name")?;
-    let field = fields
-        .split(' ')
-        .nth(AFTER_NAME)
-        .context("a short stat line")?;
+    let (_, fields) = stat.rsplit_once(") ").context("a stat line without a name")?;
+    let field = fields.split(' ').nth(AFTER_NAME).context("a short stat line")?;
     Ok(field.parse()?)
 }
 
@@ -369,8 +341,5 @@ pub fn last_cpu(pid: Pid) -> Result<usize> {
 pub fn cpu_times_over(hogs: &[Hog], window: Duration) -> Result<Vec<Duration>> {
     let before: Vec<Duration> = hogs.iter().map(Hog::cpu_time).collect::<Result<_>>()?;
     thread::sleep(window);
-    hogs.iter()
-        .zip(before)
-        .map(|(hog, before)| Ok(hog.cpu_time()? - before))
-        .collect()
+    hogs.iter().zip(before).map(|(hog, before)| Ok(hog.cpu_time()? - before)).collect()
 }

@@ -33,25 +33,13 @@ pub struct Topology {
 
 impl Topology {
     /// One socket of four cores.
-    pub const FOUR: Self = Self {
-        smp: "4",
-        nodes: &[],
-    };
+    pub const FOUR: Self = Self { smp: "4", nodes: &[] };
     /// Two sockets of two cores: two last-level caches.
-    pub const TWO_SOCKETS: Self = Self {
-        smp: "4,sockets=2,cores=2",
-        nodes: &[],
-    };
+    pub const TWO_SOCKETS: Self = Self { smp: "4,sockets=2,cores=2", nodes: &[] };
     /// Two cores of two hardware threads.
-    pub const THREADS: Self = Self {
-        smp: "4,cores=2,threads=2",
-        nodes: &[],
-    };
+    pub const THREADS: Self = Self { smp: "4,cores=2,threads=2", nodes: &[] };
     /// Two NUMA nodes, a socket of two cores each.
-    pub const TWO_NODES: Self = Self {
-        smp: "4,sockets=2,cores=2",
-        nodes: &["0-1", "2-3"],
-    };
+    pub const TWO_NODES: Self = Self { smp: "4,sockets=2,cores=2", nodes: &["0-1", "2-3"] };
 }
 
 /// A guest that can be booted.
@@ -88,10 +76,7 @@ impl Guest<'_> {
         let console = folder.join("console.log");
         let results = folder.join("results.log");
         let mut out = BufWriter::new(File::create(&archive)?);
-        initramfs
-            .write(&mut out)
-            .and_then(|()| out.flush())
-            .context("writing the initramfs")?;
+        initramfs.write(&mut out).and_then(|()| out.flush()).context("writing the initramfs")?;
         File::create(&results).context("creating the file of results")?;
 
         let mut command = self.command(&archive, &console, &results);
@@ -103,40 +88,17 @@ impl Guest<'_> {
             .stderr(File::create(folder.join("qemu.log"))?)
             .spawn()
             .context("starting qemu-system-x86_64: run scripts/setup.sh")?;
-        Ok(Running {
-            qemu,
-            results: File::open(results)?,
-            partial: String::new(),
-            console,
-        })
+        Ok(Running { qemu, results: File::open(results)?, partial: String::new(), console })
     }
 
     fn command(&self, archive: &Path, console: &Path, results: &Path) -> Command {
         let mut qemu = Command::new("qemu-system-x86_64");
-        qemu.args([
-            "-nodefaults",
-            "-display",
-            "none",
-            "-monitor",
-            "none",
-            "-no-reboot",
-        ]);
-        qemu.args([
-            "-m",
-            &self.memory_mib.to_string(),
-            "-smp",
-            self.topology.smp,
-        ]);
+        qemu.args(["-nodefaults", "-display", "none", "-monitor", "none", "-no-reboot"]);
+        qemu.args(["-m", &self.memory_mib.to_string(), "-smp", self.topology.smp]);
         for (id, cpus) in self.topology.nodes.iter().enumerate() {
             let size_mib = self.memory_mib as usize / self.topology.nodes.len();
-            qemu.args([
-                "-object",
-                &format!("memory-backend-ram,id=m{id},size={size_mib}M"),
-            ]);
-            qemu.args([
-                "-numa",
-                &format!("node,nodeid={id},cpus={cpus},memdev=m{id}"),
-            ]);
+            qemu.args(["-object", &format!("memory-backend-ram,id=m{id},size={size_mib}M")]);
+            qemu.args(["-numa", &format!("node,nodeid={id},cpus={cpus},memdev=m{id}")]);
         }
         // The crypto self-tests would hog CPUs through the first seconds.
         let mut append = "console=ttyS0 quiet panic=-1 cryptomgr.notests".to_owned();
@@ -194,9 +156,7 @@ impl Running {
         loop {
             let off = self.qemu.try_wait().context("waiting for QEMU")?.is_some();
             let mut bytes = Vec::new();
-            self.results
-                .read_to_end(&mut bytes)
-                .context("reading results")?;
+            self.results.read_to_end(&mut bytes).context("reading results")?;
             self.partial += &String::from_utf8_lossy(&bytes);
             if let Some((line, rest)) = self.partial.split_once('\n') {
                 let line = line.trim_end_matches('\r').to_owned();

@@ -55,15 +55,7 @@ impl Case {
     /// A case for the newest kernel on four parallel CPUs, with five minutes of the host's time.
     pub const fn new(number: u32, name: &'static str, body: fn(&mut Vm) -> Result<()>) -> Self {
         let (scope, mode, topology) = (Scope::Newest, Mode::Parallel, Topology::FOUR);
-        Self {
-            number,
-            name,
-            body,
-            scope,
-            mode,
-            topology,
-            limit: Duration::from_secs(300),
-        }
+        Self { number, name, body, scope, mode, topology, limit: Duration::from_secs(300) }
     }
 
     /// Runs on every kernel, always.
@@ -250,13 +242,7 @@ impl Suite {
         let series: Vec<String> = match (&named, request.kernels.is_empty()) {
             (_, false) => request.kernels.clone(),
             (Some(kernel), true) => vec![kernel.series.clone()],
-            (None, true) => SERIES
-                .iter()
-                .rev()
-                .copied()
-                .chain([STOCK])
-                .map(String::from)
-                .collect(),
+            (None, true) => SERIES.iter().rev().copied().chain([STOCK]).map(String::from).collect(),
         };
         let newest = series.first().cloned().unwrap_or_default();
         let (mut boots, mut missing) = (Vec::new(), Vec::new());
@@ -267,10 +253,7 @@ impl Suite {
                     && request.matches(case)
             };
             for case in self.cases.iter().filter(wanted) {
-                groups
-                    .entry((case.mode, case.topology))
-                    .or_default()
-                    .push(case);
+                groups.entry((case.mode, case.topology)).or_default().push(case);
             }
             if groups.is_empty() {
                 continue;
@@ -280,14 +263,9 @@ impl Suite {
                 _ => Kernel::find(&series, &self.root),
             };
             match kernel {
-                Ok(kernel) => {
-                    boots.extend(groups.into_iter().map(|((mode, topology), cases)| Boot {
-                        kernel: kernel.clone(),
-                        mode,
-                        topology,
-                        cases,
-                    }))
-                }
+                Ok(kernel) => boots.extend(groups.into_iter().map(|((mode, topology), cases)| {
+                    Boot { kernel: kernel.clone(), mode, topology, cases }
+                })),
                 Err(error) => missing.push(format!("{error:#}")),
             }
         }
@@ -303,9 +281,7 @@ impl Suite {
         let mut part = 0;
         // A guest that dies takes one case with it; the others get a new guest.
         while let Some(first) = left.first() {
-            let folder = self
-                .folder
-                .join(format!("{number}-{}-{part}", boot.kernel.series));
+            let folder = self.folder.join(format!("{number}-{}-{part}", boot.kernel.series));
             match self.run_guest(boot, left, &folder, report) {
                 Ok(done) => left = &left[done.min(left.len())..],
                 Err(error) => {
@@ -360,9 +336,7 @@ impl Suite {
                 Event::Off => "the guest went off in the middle".to_owned(),
                 Event::Silence => format!("hang: no end within {} s", limit.as_secs()),
             };
-            let case = cases
-                .get(done)
-                .context("a guest that does not end after its last case")?;
+            let case = cases.get(done).context("a guest that does not end after its last case")?;
             let console = running.console_tail(CONSOLE_LINES);
             lock(report).fail(
                 &boot.title(case),
@@ -385,10 +359,7 @@ pub fn base_initramfs(programs: &[(&str, PathBuf)], tools: &[&str]) -> Result<In
     let mut initramfs = Initramfs::default();
     initramfs.program("init", &env::current_exe().context("finding this program")?)?;
     initramfs.tool("busybox")?.link("bin/sh", "busybox");
-    initramfs.file(
-        "etc/passwd",
-        "root:x:0:0:root:/:/bin/sh\nuser:x:1000:1000:user:/:/bin/sh\n",
-    );
+    initramfs.file("etc/passwd", "root:x:0:0:root:/:/bin/sh\nuser:x:1000:1000:user:/:/bin/sh\n");
     initramfs.file("etc/group", "root:x:0:\nuser:x:1000:\n");
     for (path, host) in programs {
         initramfs.program(path.trim_start_matches('/'), host)?;
@@ -420,10 +391,9 @@ fn run(case: &Case) -> Outcome {
             }
             let faults = vm.faults();
             if !faults.is_empty() {
-                failure.get_or_insert_default().push_str(&format!(
-                    "\nfaults in the kernel's log: {}",
-                    faults.join("\n")
-                ));
+                failure
+                    .get_or_insert_default()
+                    .push_str(&format!("\nfaults in the kernel's log: {}", faults.join("\n")));
             }
             if let Some(failure) = &mut failure {
                 *failure += &format!("\n--- the kernel's log\n{}", tail(vm.kernel_log()));
@@ -431,12 +401,7 @@ fn run(case: &Case) -> Outcome {
             (tail(vm.said()).to_owned(), failure)
         }
     };
-    Outcome {
-        name: case.name.into(),
-        seconds: begin.elapsed().as_secs_f64(),
-        said,
-        failure,
-    }
+    Outcome { name: case.name.into(), seconds: begin.elapsed().as_secs_f64(), said, failure }
 }
 
 /// The end of a long text.
@@ -448,9 +413,7 @@ fn tail(text: &str) -> &str {
 
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().map(String::as_str);
-    text.or_else(|| panic.downcast_ref().copied())
-        .unwrap_or("a panic without words")
-        .to_owned()
+    text.or_else(|| panic.downcast_ref().copied()).unwrap_or("a panic without words").to_owned()
 }
 
 /// Kills and reaps everything but this process.
@@ -478,11 +441,7 @@ struct Boot<'a> {
 
 impl Boot<'_> {
     fn title(&self, case: &Case) -> String {
-        let clock = if self.mode == Mode::Deterministic {
-            " deterministic"
-        } else {
-            ""
-        };
+        let clock = if self.mode == Mode::Deterministic { " deterministic" } else { "" };
         format!(
             "{:10} {:>2} {} (smp {}{clock})",
             self.kernel.series, case.number, case.name, self.topology.smp
@@ -500,10 +459,7 @@ struct Report {
 impl Report {
     fn add(&mut self, title: &str, outcome: &Outcome, on_host: Duration) {
         let host_s = on_host.as_secs_f64();
-        let title = format!(
-            "{title} {:.1} s, {host_s:.0} s of the host",
-            outcome.seconds
-        );
+        let title = format!("{title} {:.1} s, {host_s:.0} s of the host", outcome.seconds);
         match &outcome.failure {
             None => {
                 self.passed += 1;
@@ -541,10 +497,7 @@ impl Request {
     /// None: the user did not ask for virtual machines (`VM=1`, `--all` or `--kernel` does).
     fn parse(args: impl Iterator<Item = String>) -> Result<Option<Self>> {
         const JOBS: usize = 2;
-        let mut request = Self {
-            jobs: JOBS,
-            ..Self::default()
-        };
+        let mut request = Self { jobs: JOBS, ..Self::default() };
         let mut asked = env::var_os("VM").is_some_and(|value| !value.is_empty());
         let mut args = args;
         while let Some(arg) = args.next() {
@@ -554,10 +507,7 @@ impl Request {
                 "--kernel" | "--kernels" => {
                     let series = args.next().context("--kernel needs a series, as 7.3")?;
                     request.kernels.extend(
-                        series
-                            .split([',', ' '])
-                            .filter(|s| !s.is_empty())
-                            .map(String::from),
+                        series.split([',', ' ']).filter(|s| !s.is_empty()).map(String::from),
                     );
                     asked = true;
                 }

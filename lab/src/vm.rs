@@ -43,15 +43,8 @@ impl Vm {
             .custom_flags(nix::libc::O_NONBLOCK)
             .open("/dev/kmsg")
             .context("opening the kernel's log")?;
-        kernel_log
-            .seek(SeekFrom::End(0))
-            .context("finding the end of the kernel's log")?;
-        Ok(Self {
-            kernel_log,
-            log: String::new(),
-            said: String::new(),
-            expected: Vec::new(),
-        })
+        kernel_log.seek(SeekFrom::End(0)).context("finding the end of the kernel's log")?;
+        Ok(Self { kernel_log, log: String::new(), said: String::new(), expected: Vec::new() })
     }
 
     /// Notes something for the reader of the results.
@@ -155,10 +148,7 @@ pub fn wait_for(limit: Duration, mut done: impl FnMut() -> Result<bool>) -> Resu
 /// A file of `/sys/kernel/sched_ext`, trimmed.
 pub fn sched_ext(file: &str) -> Result<String> {
     let text = fs::read_to_string(format!("/sys/kernel/sched_ext/{file}"));
-    Ok(text
-        .with_context(|| format!("reading sched_ext/{file}"))?
-        .trim()
-        .to_owned())
+    Ok(text.with_context(|| format!("reading sched_ext/{file}"))?.trim().to_owned())
 }
 
 /// The scheduler under test while it schedules. Dropped, it is killed.
@@ -178,19 +168,12 @@ impl Scheduler {
         let mut process = Running::start(command.args(flags))?;
         wait_for(Self::START_LIMIT, || {
             if process.has_ended()? {
-                bail!(
-                    "the scheduler ended:\n{}{}",
-                    process.stdout(),
-                    process.stderr()
-                );
+                bail!("the scheduler ended:\n{}{}", process.stdout(), process.stderr());
             }
             Ok(sched_ext("state")? == "enabled")
         })
         .context("waiting for the scheduler to be enabled")?;
-        Ok(Self {
-            process,
-            started_in: begin.elapsed(),
-        })
+        Ok(Self { process, started_in: begin.elapsed() })
     }
 
     /// The process.
@@ -274,12 +257,7 @@ fn count_ids(command: i32) -> Result<usize> {
     for count in 0.. {
         // SAFETY: `attr` lives through the call and its size is given.
         let done = unsafe {
-            nix::libc::syscall(
-                nix::libc::SYS_bpf,
-                command,
-                &raw mut attr,
-                size_of::<Attr>(),
-            )
+            nix::libc::syscall(nix::libc::SYS_bpf, command, &raw mut attr, size_of::<Attr>())
         };
         match nix::errno::Errno::result(done) {
             Ok(_) => attr.start_id = attr.next_id,

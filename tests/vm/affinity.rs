@@ -15,9 +15,7 @@ pub const CASES: &[Case] = &[
     Case::new(6, "affinity_storm", affinity_storm).core(),
     Case::new(6, "pinned_tasks_run", pinned_tasks_run).core(),
     Case::new(6, "fifo_hog_ejects_nothing", fifo_hog_ejects_nothing).core(),
-    Case::new(6, "tasks_flee_a_fifo_hog", tasks_flee_a_fifo_hog)
-        .core()
-        .deterministic(),
+    Case::new(6, "tasks_flee_a_fifo_hog", tasks_flee_a_fifo_hog).core().deterministic(),
 ];
 
 const CPUS: usize = 4;
@@ -46,9 +44,8 @@ fn affinity_storm(vm: &mut Vm) -> Result<()> {
     let mut scheduler = vm.scheduler(&[])?;
     let hogs: Vec<Hog> = (0..HOGS).map(|_| hog().start()).collect::<Result<_>>()?;
     // Short sleeps, so that masks change also while a task is asleep or waking.
-    let sleepers: Vec<Hog> = (0..HOGS)
-        .map(|_| hog().sleeping(200, 300).start())
-        .collect::<Result<_>>()?;
+    let sleepers: Vec<Hog> =
+        (0..HOGS).map(|_| hog().sleeping(200, 300).start()).collect::<Result<_>>()?;
     let mut dice = Dice(0x5eed);
     let mut longest = Duration::ZERO;
     for round in 0..ROUNDS {
@@ -64,10 +61,7 @@ fn affinity_storm(vm: &mut Vm) -> Result<()> {
             longest =
                 longest.max(waited.with_context(|| format!("round {round}: no run on {cpus:?}"))?);
             let cpu = task.last_cpu()?;
-            ensure!(
-                cpus.contains(&cpu),
-                "round {round}: runs on CPU {cpu}, may run on {cpus:?}"
-            );
+            ensure!(cpus.contains(&cpu), "round {round}: runs on CPU {cpu}, may run on {cpus:?}");
         }
     }
     vm.say(format!("longest wait for a run: {longest:.1?}"));
@@ -80,9 +74,7 @@ fn affinity_storm(vm: &mut Vm) -> Result<()> {
 fn pinned_tasks_run(vm: &mut Vm) -> Result<()> {
     const WINDOW: Duration = Duration::from_secs(6);
     let scheduler = vm.scheduler(&[])?;
-    let mut hogs: Vec<Hog> = (0..2)
-        .map(|_| hog().on(&[1]).start())
-        .collect::<Result<_>>()?;
+    let mut hogs: Vec<Hog> = (0..2).map(|_| hog().on(&[1]).start()).collect::<Result<_>>()?;
     for _ in 0..8 {
         hogs.push(hog().start()?);
     }
@@ -90,10 +82,7 @@ fn pinned_tasks_run(vm: &mut Vm) -> Result<()> {
     let times = cpu_times_over(&hogs, WINDOW)?;
     vm.say(format!("{times:.2?}"));
     for time in &times[..2] {
-        ensure!(
-            *time > WINDOW.mul_f64(0.2),
-            "a pinned hog got {time:?} of {WINDOW:?}"
-        );
+        ensure!(*time > WINDOW.mul_f64(0.2), "a pinned hog got {time:?} of {WINDOW:?}");
     }
     scheduler.finish()?;
     Ok(())
@@ -110,10 +99,7 @@ fn fifo_hog_ejects_nothing(vm: &mut Vm) -> Result<()> {
     scheduler.check_alive()?;
     for time in times {
         // Six on three CPUs: half a CPU each is due.
-        ensure!(
-            time > WINDOW.mul_f64(0.25),
-            "a movable task got {time:?} of {WINDOW:?}"
-        );
+        ensure!(time > WINDOW.mul_f64(0.25), "a movable task got {time:?} of {WINDOW:?}");
     }
     scheduler.finish()?;
     Ok(())

@@ -8,18 +8,10 @@ use lab::{
 use std::{thread, time::Duration};
 
 pub const CASES: &[Case] = &[
-    Case::new(2, "fairness_equal_nice", equal_nice)
-        .core()
-        .deterministic(),
-    Case::new(2, "fairness_by_weight", by_weight)
-        .core()
-        .deterministic(),
-    Case::new(2, "fairness_least_weight", least_weight)
-        .core()
-        .deterministic(),
-    Case::new(2, "fairness_three_on_two_cpus", three_on_two_cpus)
-        .core()
-        .deterministic(),
+    Case::new(2, "fairness_equal_nice", equal_nice).core().deterministic(),
+    Case::new(2, "fairness_by_weight", by_weight).core().deterministic(),
+    Case::new(2, "fairness_least_weight", least_weight).core().deterministic(),
+    Case::new(2, "fairness_three_on_two_cpus", three_on_two_cpus).core().deterministic(),
     Case::new(3, "sleepers_gain_nothing", sleepers_gain_nothing).deterministic(),
 ];
 
@@ -39,10 +31,8 @@ fn weight(nice: i32) -> f64 {
 
 /// What hogs of these nice levels get on CPU 1 in `window`, as parts of their due.
 fn parts_of_due(vm: &mut Vm, levels: &[i32], window: Duration) -> Result<Vec<f64>> {
-    let hogs: Vec<Hog> = levels
-        .iter()
-        .map(|&nice| hog().on(&[1]).nice(nice).start())
-        .collect::<Result<_>>()?;
+    let hogs: Vec<Hog> =
+        levels.iter().map(|&nice| hog().on(&[1]).nice(nice).start()).collect::<Result<_>>()?;
     thread::sleep(SETTLE);
     let times = cpu_times_over(&hogs, window)?;
     let weights: f64 = levels.iter().map(|&nice| weight(nice)).sum();
@@ -52,22 +42,14 @@ fn parts_of_due(vm: &mut Vm, levels: &[i32], window: Duration) -> Result<Vec<f64
         .zip(&times)
         .map(|(&nice, time)| time.as_secs_f64() / (sum * weight(nice) / weights))
         .collect();
-    vm.say(format!(
-        "nice {levels:?}: {times:.3?}, {parts:.3?} of the due"
-    ));
-    ensure!(
-        sum > 0.97 * window.as_secs_f64(),
-        "the CPU was not theirs: {sum} s of {window:?}"
-    );
+    vm.say(format!("nice {levels:?}: {times:.3?}, {parts:.3?} of the due"));
+    ensure!(sum > 0.97 * window.as_secs_f64(), "the CPU was not theirs: {sum} s of {window:?}");
     Ok(parts)
 }
 
 fn within(parts: &[f64], tolerance: f64) -> Result<()> {
     for part in parts {
-        ensure!(
-            (part - 1.0).abs() <= tolerance,
-            "{part:.3} of the due, {tolerance} is tolerated"
-        );
+        ensure!((part - 1.0).abs() <= tolerance, "{part:.3} of the due, {tolerance} is tolerated");
     }
     Ok(())
 }
@@ -82,10 +64,7 @@ fn equal_nice(vm: &mut Vm) -> Result<()> {
 fn by_weight(vm: &mut Vm) -> Result<()> {
     let scheduler = vm.scheduler(&[])?;
     within(&parts_of_due(vm, &[0, 5], Duration::from_secs(5))?, 0.03)?;
-    within(
-        &parts_of_due(vm, &[-5, 0, 5], Duration::from_secs(6))?,
-        0.03,
-    )?;
+    within(&parts_of_due(vm, &[-5, 0, 5], Duration::from_secs(6))?, 0.03)?;
     scheduler.finish()?;
     Ok(())
 }
@@ -102,20 +81,12 @@ fn least_weight(vm: &mut Vm) -> Result<()> {
 fn three_on_two_cpus(vm: &mut Vm) -> Result<()> {
     const WINDOW: Duration = Duration::from_secs(10);
     let scheduler = vm.scheduler(&[])?;
-    let hogs: Vec<Hog> = (0..3)
-        .map(|_| hog().on(&[1, 2]).start())
-        .collect::<Result<_>>()?;
+    let hogs: Vec<Hog> = (0..3).map(|_| hog().on(&[1, 2]).start()).collect::<Result<_>>()?;
     thread::sleep(SETTLE);
     let times = cpu_times_over(&hogs, WINDOW)?;
     vm.say(format!("{times:.3?}"));
-    let (least, most) = (
-        times.iter().min().context("none")?,
-        times.iter().max().context("none")?,
-    );
-    ensure!(
-        most.as_secs_f64() <= 1.05 * least.as_secs_f64(),
-        "{times:.3?}"
-    );
+    let (least, most) = (times.iter().min().context("none")?, times.iter().max().context("none")?);
+    ensure!(most.as_secs_f64() <= 1.05 * least.as_secs_f64(), "{times:.3?}");
     scheduler.finish()?;
     Ok(())
 }
@@ -125,25 +96,14 @@ fn sleepers_gain_nothing(vm: &mut Vm) -> Result<()> {
     const WINDOW: Duration = Duration::from_secs(3);
     const MOST: f64 = 0.55;
     let scheduler = vm.scheduler(&[])?;
-    for (run_us, sleep_us) in [
-        (250, 20),
-        (950, 50),
-        (1900, 100),
-        (2900, 100),
-        (3900, 100),
-        (9000, 1000),
-        (19_000, 1000),
-    ] {
-        let hogs = [
-            hog().on(&[1]).start()?,
-            hog().on(&[1]).sleeping(run_us, sleep_us).start()?,
-        ];
+    for (run_us, sleep_us) in
+        [(250, 20), (950, 50), (1900, 100), (2900, 100), (3900, 100), (9000, 1000), (19_000, 1000)]
+    {
+        let hogs = [hog().on(&[1]).start()?, hog().on(&[1]).sleeping(run_us, sleep_us).start()?];
         thread::sleep(SETTLE);
         let times = cpu_times_over(&hogs, WINDOW)?;
         let share = times[1].as_secs_f64() / WINDOW.as_secs_f64();
-        vm.say(format!(
-            "runs {run_us} µs, sleeps {sleep_us} µs: {share:.3} of the CPU"
-        ));
+        vm.say(format!("runs {run_us} µs, sleeps {sleep_us} µs: {share:.3} of the CPU"));
         ensure!(
             share <= MOST,
             "{share:.3} of the CPU by running {run_us} µs and sleeping {sleep_us} µs"

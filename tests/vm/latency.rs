@@ -33,27 +33,16 @@ fn p99_us(vm: &Vm) -> Result<u64> {
     let _hogs: Vec<Hog> = (0..8).map(|_| hog().start()).collect::<Result<_>>()?;
     thread::sleep(Duration::from_secs(1));
     let line = "cyclictest --policy=other -t2 -i 1000 -l 2000 -q --default-system -h 100000";
-    let end = vm.run(
-        &line.split(' ').collect::<Vec<_>>(),
-        Duration::from_secs(120),
-    )?;
+    let end = vm.run(&line.split(' ').collect::<Vec<_>>(), Duration::from_secs(120))?;
     // "LATENCY COUNT-OF-THREAD COUNT-OF-THREAD", zero-padded; other lines begin with #.
     let mut counts = Vec::new();
-    for line in end
-        .stdout
-        .lines()
-        .filter(|line| line.starts_with(|c: char| c.is_ascii_digit()))
-    {
+    for line in end.stdout.lines().filter(|line| line.starts_with(|c: char| c.is_ascii_digit())) {
         let mut fields = line.split_whitespace().map(str::parse::<u64>);
         let latency_us = fields.next().context("an empty line")??;
         counts.push((latency_us, fields.sum::<Result<u64, _>>()?));
     }
     let total: u64 = counts.iter().map(|(_, count)| count).sum();
-    ensure!(
-        total > 1000,
-        "cyclictest measured {total} wakeups:\n{}",
-        end.stderr
-    );
+    ensure!(total > 1000, "cyclictest measured {total} wakeups:\n{}", end.stderr);
     let mut seen = 0;
     for (latency_us, count) in counts {
         seen += count;
@@ -69,13 +58,8 @@ fn latency_beside_hogs(vm: &mut Vm) -> Result<()> {
     let scheduler = vm.scheduler(&[])?;
     let ours_us = p99_us(vm)?;
     scheduler.finish()?;
-    vm.say(format!(
-        "p99 beside 8 hogs on 4 CPUs: {default_us} µs by default, {ours_us} µs here"
-    ));
-    ensure!(
-        ours_us < default_us,
-        "{ours_us} µs, the kernel's default has {default_us} µs"
-    );
+    vm.say(format!("p99 beside 8 hogs on 4 CPUs: {default_us} µs by default, {ours_us} µs here"));
+    ensure!(ours_us < default_us, "{ours_us} µs, the kernel's default has {default_us} µs");
     Ok(())
 }
 
@@ -83,10 +67,7 @@ fn latency_beside_hogs(vm: &mut Vm) -> Result<()> {
 /// (Documentation/scheduler/sched-stats.rst).
 fn run_queue_wait(task: &Hog) -> Result<(Duration, u64)> {
     let text = fs::read_to_string(format!("/proc/{}/schedstat", task.pid()))?;
-    let fields: Vec<u64> = text
-        .split_whitespace()
-        .map(str::parse)
-        .collect::<Result<_, _>>()?;
+    let fields: Vec<u64> = text.split_whitespace().map(str::parse).collect::<Result<_, _>>()?;
     Ok((
         Duration::from_nanos(*fields.get(1).context("schedstat")?),
         *fields.get(2).context("schedstat")?,
@@ -119,9 +100,7 @@ fn cores_before_threads(vm: &mut Vm) -> Result<()> {
     thread::sleep(Duration::from_secs(1));
     let core = |hog: &Hog| -> Result<String> {
         let cpu = hog.last_cpu()?;
-        Ok(fs::read_to_string(format!(
-            "/sys/devices/system/cpu/cpu{cpu}/topology/core_id"
-        ))?)
+        Ok(fs::read_to_string(format!("/sys/devices/system/cpu/cpu{cpu}/topology/core_id"))?)
     };
     let (mut apart, mut samples) = (0, 0);
     let begin = Instant::now();
@@ -130,13 +109,8 @@ fn cores_before_threads(vm: &mut Vm) -> Result<()> {
         apart += u32::from(core(&hogs[0])? != core(&hogs[1])?);
         thread::sleep(Duration::from_millis(10));
     }
-    vm.say(format!(
-        "on different cores in {apart} of {samples} samples"
-    ));
-    ensure!(
-        f64::from(apart) >= 0.95 * f64::from(samples),
-        "{apart} of {samples} samples"
-    );
+    vm.say(format!("on different cores in {apart} of {samples} samples"));
+    ensure!(f64::from(apart) >= 0.95 * f64::from(samples), "{apart} of {samples} samples");
     scheduler.finish()?;
     Ok(())
 }

@@ -14,16 +14,8 @@ use std::{
 
 pub const CASES: &[Case] = &[
     Case::new(1, "starts_and_stops", starts_and_stops).core(),
-    Case::new(1, "starts_fast", starts_fast)
-        .core()
-        .deterministic(),
-    Case::new(
-        1,
-        "twenty_rounds_leave_nothing",
-        twenty_rounds_leave_nothing,
-    )
-    .core()
-    .limit_secs(600),
+    Case::new(1, "starts_fast", starts_fast).core().deterministic(),
+    Case::new(1, "twenty_rounds_leave_nothing", twenty_rounds_leave_nothing).core().limit_secs(600),
     Case::new(9, "kill_nine", kill_nine),
 ];
 
@@ -61,24 +53,14 @@ fn twenty_rounds_leave_nothing(vm: &mut Vm) -> Result<()> {
     let before = vm.bpf_objects()?;
     let _load = vm.start(&["stress-ng", "--cpu", "2", "--switch", "1", "--fork", "1"])?;
     for round in 0..ROUNDS {
-        let signal = if round % 2 == 0 {
-            Signal::SIGINT
-        } else {
-            Signal::SIGTERM
-        };
+        let signal = if round % 2 == 0 { Signal::SIGINT } else { Signal::SIGTERM };
         let end = vm.scheduler(&[])?.stop(signal)?;
         ensure!(end.code == 0, "round {round}: {}\n{}", end.code, end.stderr);
         ensure!(vm.state()? == "disabled", "round {round}: {}", vm.state()?);
     }
     // The kernel frees in the background.
-    let freed = wait_for(Duration::from_secs(20), || {
-        Ok(BpfObjects::count()? == before)
-    });
-    ensure!(
-        freed.is_ok(),
-        "before: {before:?}, after: {:?}",
-        vm.bpf_objects()?
-    );
+    let freed = wait_for(Duration::from_secs(20), || Ok(BpfObjects::count()? == before));
+    ensure!(freed.is_ok(), "before: {before:?}, after: {:?}", vm.bpf_objects()?);
     Ok(())
 }
 
@@ -88,30 +70,15 @@ fn kill_nine(vm: &mut Vm) -> Result<()> {
     let end = vm.scheduler(&[])?.stop(Signal::SIGKILL)?;
     ensure!(end.code == 128 + 9, "{end:?}");
     let took = vm.wait_for_state("disabled", Duration::from_secs(5))?;
-    vm.say(format!(
-        "the default took over {took:.2?} after the end of the process"
-    ));
+    vm.say(format!("the default took over {took:.2?} after the end of the process"));
 
-    let times = hogs
-        .iter()
-        .map(|hog| hog.cpu_time())
-        .collect::<Result<Vec<_>>>()?;
+    let times = hogs.iter().map(|hog| hog.cpu_time()).collect::<Result<Vec<_>>>()?;
     thread::sleep(SHORT * 4);
     for (hog, before) in hogs.iter().zip(times) {
-        ensure!(
-            hog.cpu_time()? > before,
-            "hog {} does not run any more",
-            hog.pid()
-        );
+        ensure!(hog.cpu_time()? > before, "hog {} does not run any more", hog.pid());
     }
     vm.scheduler(&[])?.finish()?;
-    let freed = wait_for(Duration::from_secs(20), || {
-        Ok(BpfObjects::count()? == before)
-    });
-    ensure!(
-        freed.is_ok(),
-        "before: {before:?}, after: {:?}",
-        vm.bpf_objects()?
-    );
+    let freed = wait_for(Duration::from_secs(20), || Ok(BpfObjects::count()? == before));
+    ensure!(freed.is_ok(), "before: {before:?}, after: {:?}", vm.bpf_objects()?);
     Ok(())
 }

@@ -30,21 +30,11 @@ fn check(before: BpfObjects, end: &Finished, code: i32, words: &[&str]) -> Resul
         end.stderr
     );
     for word in words {
-        ensure!(
-            end.stderr.contains(word),
-            "the message does not say {word:?}:\n{}",
-            end.stderr
-        );
+        ensure!(end.stderr.contains(word), "the message does not say {word:?}:\n{}", end.stderr);
     }
     ensure!(!end.stderr.contains("panicked"), "a panic:\n{}", end.stderr);
-    let freed = wait_for(Duration::from_secs(20), || {
-        Ok(BpfObjects::count()? == before)
-    });
-    ensure!(
-        freed.is_ok(),
-        "left loaded: {before:?} before, {:?} after",
-        BpfObjects::count()?
-    );
+    let freed = wait_for(Duration::from_secs(20), || Ok(BpfObjects::count()? == before));
+    ensure!(freed.is_ok(), "left loaded: {before:?} before, {:?} after", BpfObjects::count()?);
     Ok(())
 }
 
@@ -61,13 +51,7 @@ fn second_instance(vm: &mut Vm) -> Result<()> {
 
 fn no_privileges(vm: &mut Vm) -> Result<()> {
     let before = vm.bpf_objects()?;
-    let user = [
-        "setpriv",
-        "--reuid=1000",
-        "--regid=1000",
-        "--clear-groups",
-        "--inh-caps=-all",
-    ];
+    let user = ["setpriv", "--reuid=1000", "--regid=1000", "--clear-groups", "--inh-caps=-all"];
     let end = vm.run(&[&user[..], &[SCHEDULER]].concat(), LIMIT)?;
     vm.say(end.stderr.trim());
     check(before, &end, 77, &["CAP_BPF", "CAP_PERFMON"])
@@ -79,14 +63,8 @@ fn no_kernel_config(vm: &mut Vm) -> Result<()> {
     let hide = in_proc.exists();
     if hide {
         fs::write("/tmp/empty", "")?;
-        mount(
-            Some("/tmp/empty"),
-            in_proc,
-            None::<&str>,
-            MsFlags::MS_BIND,
-            None::<&str>,
-        )
-        .context("hiding config.gz")?;
+        mount(Some("/tmp/empty"), in_proc, None::<&str>, MsFlags::MS_BIND, None::<&str>)
+            .context("hiding config.gz")?;
     }
     let result = vm.scheduler(&[]).and_then(|scheduler| scheduler.finish());
     if hide {

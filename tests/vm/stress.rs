@@ -15,15 +15,9 @@ fn no_stall(vm: &mut Vm) -> Result<()> {
     const WORKERS: &str = "31";
     let mut scheduler = vm.scheduler(&[])?;
     let mut line = vec!["stress-ng", "--timeout", SECONDS, "--metrics-brief"];
-    for kind in [
-        "--cpu",
-        "--fork",
-        "--switch",
-        "--affinity",
-        "--schedpolicy",
-        "--nanosleep",
-        "--timer",
-    ] {
+    for kind in
+        ["--cpu", "--fork", "--switch", "--affinity", "--schedpolicy", "--nanosleep", "--timer"]
+    {
         line.extend([kind, WORKERS]);
     }
     let end = vm.run(&line, Duration::from_secs(400))?;
@@ -36,15 +30,7 @@ fn no_stall(vm: &mut Vm) -> Result<()> {
 fn hotplug_under_load(vm: &mut Vm) -> Result<()> {
     const ROUNDS: usize = 10;
     let mut scheduler = vm.scheduler(&[])?;
-    let _load = vm.start(&[
-        "stress-ng",
-        "--cpu",
-        "6",
-        "--switch",
-        "4",
-        "--nanosleep",
-        "2",
-    ])?;
+    let _load = vm.start(&["stress-ng", "--cpu", "6", "--switch", "4", "--nanosleep", "2"])?;
     let pinned = hog().on(&[2]).start()?;
     for round in 0..ROUNDS {
         for cpu in 1..4 {
@@ -59,9 +45,7 @@ fn hotplug_under_load(vm: &mut Vm) -> Result<()> {
         }
     }
     // All CPUs are used again.
-    let hogs: Vec<_> = (0..4)
-        .map(|cpu| hog().on(&[cpu]).start())
-        .collect::<Result<_>>()?;
+    let hogs: Vec<_> = (0..4).map(|cpu| hog().on(&[cpu]).start()).collect::<Result<_>>()?;
     thread::sleep(Duration::from_secs(2));
     for hog in hogs.iter().chain([&pinned]) {
         ensure!(!hog.cpu_time()?.is_zero(), "a hog does not run");
