@@ -39,25 +39,12 @@ fn clock_advance(clock: intf::vclock, vruntime: u64, now: u64) -> intf::vclock {
 }
 
 fn weights() -> impl Strategy<Value = u32> {
-    prop_oneof![
-        1u32..=10_000,
-        Just(1),
-        Just(3),
-        Just(15),
-        Just(NICE0),
-        Just(88_761)
-    ]
+    prop_oneof![1u32..=10_000, Just(1), Just(3), Just(15), Just(NICE0), Just(88_761)]
 }
 
 /// Times from nothing to beyond what a machine can run: 2^63 ns is 292 years.
 fn times() -> impl Strategy<Value = u64> {
-    prop_oneof![
-        0u64..100 * MS,
-        any::<u64>(),
-        Just(1 << 63),
-        Just(u64::MAX),
-        Just(0)
-    ]
+    prop_oneof![0u64..100 * MS, any::<u64>(), Just(1 << 63), Just(u64::MAX), Just(0)]
 }
 
 proptest! {
@@ -224,10 +211,7 @@ fn weights_are_the_kernels() {
     assert_eq!(weight_of(-100, 0), 88_761, "clamped");
     assert_eq!(weight_of(100, 0), 15, "clamped");
     for nice in -20..19 {
-        assert!(
-            weight_of(nice, 0) > weight_of(nice + 1, 0),
-            "each step weighs less: {nice}"
-        );
+        assert!(weight_of(nice, 0) > weight_of(nice + 1, 0), "each step weighs less: {nice}");
     }
 }
 
@@ -237,18 +221,11 @@ fn histogram_slots_are_at_most_an_eighth_wide() {
     for us in 1u64..2_000_000 {
         // SAFETY: as above.
         let slot = unsafe { c::hist_slot(us << 10) };
-        assert!(
-            slot == last.0 || slot == last.0 + 1,
-            "no slot is skipped at {us}"
-        );
+        assert!(slot == last.0 || slot == last.0 + 1, "no slot is skipped at {us}");
         if slot != last.0 {
             last = (slot, us);
         }
-        assert!(
-            us < 8 || us - last.1 <= last.1 / 8,
-            "slot {slot} from {} to {us}",
-            last.1
-        );
+        assert!(us < 8 || us - last.1 <= last.1 / 8, "slot {slot} from {} to {us}", last.1);
     }
 }
 
@@ -293,10 +270,7 @@ impl Task {
     }
 
     fn gamer(weight: u32, run: u64, sleep: u64) -> Self {
-        Self {
-            rhythm: Some((run, sleep)),
-            ..Self::hog(weight)
-        }
+        Self { rhythm: Some((run, sleep)), ..Self::hog(weight) }
     }
 
     fn ask(&mut self, slice: u64) {
@@ -310,30 +284,14 @@ impl Cpu {
         for task in &mut tasks {
             task.ask(SLICE);
         }
-        Self {
-            tasks,
-            clock: intf::vclock {
-                now_vns: 0,
-                set_at: 0,
-            },
-            now: 0,
-        }
+        Self { tasks, clock: intf::vclock { now_vns: 0, set_at: 0 }, now: 0 }
     }
 
     fn slice(&self, task: &Task) -> u64 {
-        let waiting = self
-            .tasks
-            .iter()
-            .filter(|t| t.sleeps_until <= self.now)
-            .count() as u32
-            - 1;
+        let waiting = self.tasks.iter().filter(|t| t.sleeps_until <= self.now).count() as u32 - 1;
         // SAFETY: as above.
         unsafe {
-            c::task_slice(
-                c::base_slice(SLICE, SLICE_MIN, waiting, 1),
-                SLICE_MIN,
-                task.weight,
-            )
+            c::task_slice(c::base_slice(SLICE, SLICE_MIN, waiting, 1), SLICE_MIN, task.weight)
         }
     }
 
@@ -341,22 +299,12 @@ impl Cpu {
     /// until another wakes, who may preempt it.
     fn turn(&mut self) {
         let now = self.now;
-        let next = (0..self.tasks.len())
-            .filter(|&i| self.tasks[i].sleeps_until <= now)
-            .reduce(|a, b| {
-                if before(self.tasks[b].deadline, self.tasks[a].deadline) {
-                    b
-                } else {
-                    a
-                }
+        let next =
+            (0..self.tasks.len()).filter(|&i| self.tasks[i].sleeps_until <= now).reduce(|a, b| {
+                if before(self.tasks[b].deadline, self.tasks[a].deadline) { b } else { a }
             });
         let Some(i) = next else {
-            self.now = self
-                .tasks
-                .iter()
-                .map(|t| t.sleeps_until)
-                .min()
-                .unwrap_or(now);
+            self.now = self.tasks.iter().map(|t| t.sleeps_until).min().unwrap_or(now);
             self.wake(now);
             return;
         };
@@ -367,12 +315,7 @@ impl Cpu {
         if let Some((burst, _)) = task.rhythm {
             run = run.min(burst - task.burst);
         }
-        let next_wakeup = self
-            .tasks
-            .iter()
-            .map(|t| t.sleeps_until)
-            .filter(|&t| t > now)
-            .min();
+        let next_wakeup = self.tasks.iter().map(|t| t.sleeps_until).filter(|&t| t > now).min();
         let run = next_wakeup.map_or(run, |at| run.min(at - now));
         let task = &mut self.tasks[i];
         task.ran += run;
@@ -418,10 +361,7 @@ impl Cpu {
             self.turn();
         }
         let total: u64 = self.tasks.iter().map(|t| t.ran).sum();
-        self.tasks
-            .iter()
-            .map(|t| t.ran as f64 / total as f64)
-            .collect()
+        self.tasks.iter().map(|t| t.ran as f64 / total as f64).collect()
     }
 }
 
@@ -459,29 +399,16 @@ fn sleeping_before_the_slice_ends_wins_nothing() {
     ] {
         let shares =
             Cpu::new(vec![Task::gamer(NICE0, run, sleep), Task::hog(NICE0)]).run(20_000 * MS);
-        assert!(
-            shares[0] <= 0.5 * 1.02,
-            "{run} ns on, {sleep} ns off: share {}",
-            shares[0]
-        );
+        assert!(shares[0] <= 0.5 * 1.02, "{run} ns on, {sleep} ns off: share {}", shares[0]);
         // And what it sleeps is not held against it either, beyond what it did not ask for.
         let wanted = (run as f64 / (run + sleep) as f64).min(0.5);
-        assert!(
-            shares[0] >= wanted * 0.90,
-            "{run} ns on, {sleep} ns off: only {}",
-            shares[0]
-        );
+        assert!(shares[0] >= wanted * 0.90, "{run} ns on, {sleep} ns off: only {}", shares[0]);
     }
 }
 
 #[test]
 fn lag_stays_within_a_request_and_a_tick() {
-    let mut cpu = Cpu::new(vec![
-        Task::hog(NICE0),
-        Task::hog(335),
-        Task::hog(3121),
-        Task::hog(15),
-    ]);
+    let mut cpu = Cpu::new(vec![Task::hog(NICE0), Task::hog(335), Task::hog(3121), Task::hog(15)]);
     let total: u32 = cpu.tasks.iter().map(|t| t.weight).sum();
     for _ in 0..100_000 {
         cpu.turn();
@@ -489,12 +416,7 @@ fn lag_stays_within_a_request_and_a_tick() {
             let due = cpu.now as f64 * f64::from(task.weight) / f64::from(total);
             let lag = (due - task.ran as f64).abs();
             let bound = (SLICE + TICK) as f64;
-            assert!(
-                lag <= bound,
-                "weight {}: {lag} ns after {} ns",
-                task.weight,
-                cpu.now
-            );
+            assert!(lag <= bound, "weight {}: {lag} ns after {} ns", task.weight, cpu.now);
         }
     }
 }

@@ -1,40 +1,24 @@
 //! The kernel's half, as Rust sees it: generated at build time, never by hand.
 
+pub mod wire;
+
 /// Types and constants of `src/bpf/intf.h`.
-#[allow(
-    missing_docs,
-    non_camel_case_types,
-    non_upper_case_globals,
-    non_snake_case,
-    dead_code
-)]
-#[allow(clippy::all, clippy::undocumented_unsafe_blocks)]
+#[allow(missing_docs, non_camel_case_types, non_upper_case_globals, non_snake_case, dead_code)]
+#[allow(clippy::all, clippy::undocumented_unsafe_blocks, clippy::unwrap_used)]
 pub mod intf {
     include!(concat!(env!("OUT_DIR"), "/intf.rs"));
 }
 
 /// The skeleton of `src/bpf/main.bpf.c`.
-#[allow(
-    missing_docs,
-    non_camel_case_types,
-    non_upper_case_globals,
-    non_snake_case,
-    dead_code
-)]
-#[allow(clippy::all, clippy::undocumented_unsafe_blocks)]
+#[allow(missing_docs, non_camel_case_types, non_upper_case_globals, non_snake_case, dead_code)]
+#[allow(clippy::all, clippy::undocumented_unsafe_blocks, clippy::unwrap_used)]
 pub mod skel {
     include!(concat!(env!("OUT_DIR"), "/bpf_skel.rs"));
 }
 
 /// The decision core, `src/bpf/policy.h`, as native code for tests.
-#[allow(
-    missing_docs,
-    non_camel_case_types,
-    non_upper_case_globals,
-    non_snake_case,
-    dead_code
-)]
-#[allow(clippy::all, clippy::undocumented_unsafe_blocks)]
+#[allow(missing_docs, non_camel_case_types, non_upper_case_globals, non_snake_case, dead_code)]
+#[allow(clippy::all, clippy::undocumented_unsafe_blocks, clippy::unwrap_used)]
 pub mod policy {
     use super::intf::vclock;
     include!(concat!(env!("OUT_DIR"), "/policy.rs"));

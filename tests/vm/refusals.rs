@@ -29,6 +29,11 @@ fn check(end: &Finished, code: i32, words: &[&str]) -> Result<()> {
         ensure!(end.stderr.contains(word), "the message does not say {word:?}:\n{}", end.stderr);
     }
     ensure!(!end.stderr.contains("panicked"), "a panic:\n{}", end.stderr);
+<<<<<<< HEAD
+=======
+    let freed = wait_for(Duration::from_secs(20), || Ok(BpfObjects::count()? == before));
+    ensure!(freed.is_ok(), "left loaded: {before:?} before, {:?} after", BpfObjects::count()?);
+>>>>>>> 320c91e788c7d108255a859611963a11eb20dd79
     Ok(())
 }
 
@@ -43,6 +48,10 @@ fn second_instance(vm: &mut Vm) -> Result<()> {
 }
 
 fn no_privileges(vm: &mut Vm) -> Result<()> {
+<<<<<<< HEAD
+=======
+    let before = vm.bpf_objects()?;
+>>>>>>> 320c91e788c7d108255a859611963a11eb20dd79
     let user = ["setpriv", "--reuid=1000", "--regid=1000", "--clear-groups", "--inh-caps=-all"];
     let end = vm.run(&[&user[..], &[SCHEDULER]].concat(), LIMIT)?;
     vm.say(end.stderr.trim());
@@ -54,8 +63,8 @@ fn no_kernel_config(vm: &mut Vm) -> Result<()> {
     ensure!(!Path::new("/boot").exists(), "the guest has a /boot");
     let hide = in_proc.exists();
     if hide {
-        fs::write("/tmp/empty", "")?;
-        mount(Some("/tmp/empty"), in_proc, None::<&str>, MsFlags::MS_BIND, None::<&str>)
+        fs::write("/run/empty", "")?;
+        mount(Some("/run/empty"), in_proc, None::<&str>, MsFlags::MS_BIND, None::<&str>)
             .context("hiding config.gz")?;
     }
     let result = vm.scheduler(&[]).and_then(|scheduler| scheduler.finish());

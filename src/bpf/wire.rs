@@ -1,0 +1,48 @@
+//! Values of `intf.h` as the bytes that map system calls take and give.
+
+use super::intf::{cpu_ctx, cpu_stats, cpu_topo, llc_ctx, llc_topo, task_sample};
+use std::{ptr, slice};
+
+/// A type of `intf.h` that is nothing but its bytes.
+///
+/// # Safety
+/// Only for types made of integers without padding, for which any bytes are a value.
+pub unsafe trait Wire: Copy {}
+
+// SAFETY: integers of fixed size only, no implicit padding: the rule of intf.h.
+unsafe impl Wire for cpu_topo {}
+// SAFETY: as above.
+unsafe impl Wire for llc_topo {}
+// SAFETY: as above.
+unsafe impl Wire for cpu_ctx {}
+// SAFETY: as above.
+unsafe impl Wire for llc_ctx {}
+// SAFETY: as above.
+unsafe impl Wire for cpu_stats {}
+// SAFETY: as above.
+unsafe impl Wire for task_sample {}
+
+/// The bytes of a value.
+pub fn bytes<T: Wire>(value: &T) -> &[u8] {
+    // SAFETY: a Wire type has no padding, so each of its bytes is initialized.
+    unsafe { slice::from_raw_parts(ptr::from_ref(value).cast(), size_of::<T>()) }
+}
+
+/// The value at the start of `bytes`; none if they are too few.
+pub fn value<T: Wire>(bytes: &[u8]) -> Option<T> {
+    // SAFETY: there are enough bytes, and any bytes are a value of a Wire type.
+    (bytes.len() >= size_of::<T>()).then(|| unsafe { ptr::read_unaligned(bytes.as_ptr().cast()) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_and_back() {
+        let topo = cpu_topo { llc: 1, node: 2, core: 3, present: 1 };
+        let back: cpu_topo = value(bytes(&topo)).expect("enough bytes");
+        assert_eq!((back.llc, back.node, back.core, back.present), (1, 2, 3, 1));
+        assert!(value::<cpu_topo>(&[0; 15]).is_none());
+    }
+}

@@ -1,0 +1,275 @@
+//! The command line: every flag, once. Help text and errors come from here.
+
+use crate::{
+    exit::{Exit, Failure},
+    settings::{Format, Policy, Report, Settings},
+    units::Nanos,
+};
+use clap::{ArgAction, Parser, Subcommand, error::ErrorKind};
+use std::{ffi::OsString, ops::RangeInclusive, time::Duration};
+
+/// What the user asked for.
+#[derive(Debug, PartialEq)]
+pub enum Request {
+    /// Schedule until stopped.
+    Schedule(Settings),
+    /// Check the machine.
+    Doctor,
+    /// Print this text: the help or the version.
+    Print(String),
+}
+
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("SCHEDULER_REVISION"), ")");
+
+const EXIT_CODES: &str = "\
+Exit codes:
+   0  stopped by the user
+   1  ejected by the kernel, or failed at run time
+   2  wrong command line
+  75  another sched_ext scheduler is attached
+  77  not permitted: CAP_BPF or CAP_PERFMON is missing
+  78  this kernel cannot run it; `scheduler doctor` says why";
+
+/// Schedule the CPUs of this machine until SIGINT or SIGTERM.
+///
+/// Needs a kernel with sched_ext and the capabilities CAP_BPF and CAP_PERFMON (root has them).
+/// When it ends, in any way, the kernel's default scheduler takes over.
+#[derive(Debug, Parser)]
+#[command(name = "scheduler", version = VERSION, after_help = EXIT_CODES)]
+#[command(args_conflicts_with_subcommands = true, disable_help_subcommand = true)]
+struct Cli {
+    /// Print a table of statistics at each interval: a row a CPU, and the totals
+    #[arg(short, long)]
+    stats: bool,
+
+    /// Time between two reports, in seconds, 0.01 to 86400 [default: 1]
+    #[arg(short, long, value_name = "SECONDS", value_parser = interval, allow_hyphen_values = true)]
+    interval: Option<Duration>,
+
+    /// Print what is done; twice: also libbpf's debug messages. The table shows all counters
+    #[arg(short, long, action = ArgAction::Count)]
+    verbose: u8,
+
+    /// Print one JSON object at each interval instead of the table
+    #[arg(long)]
+    json: bool,
+
+    /// List the N busiest tasks of each interval, 1 to 1000
+    #[arg(long, value_name = "N", value_parser = ranged(TASKS), allow_hyphen_values = true)]
+    tasks: Option<u64>,
+
+    /// Longest slice, for a task that nothing waits for, in microseconds, 100 to 100000
+    #[arg(long, value_name = "MICROSECONDS", default_value_t = 20_000)]
+    #[arg(value_parser = ranged(SLICE_US), allow_hyphen_values = true)]
+    slice_us: u64,
+
+    /// Shortest slice, however many tasks wait, in microseconds, 100 to the value of --slice-us
+    #[arg(long, value_name = "MICROSECONDS", default_value_t = 1_000)]
+    #[arg(value_parser = ranged(SLICE_US), allow_hyphen_values = true)]
+    slice_min_us: u64,
+
+    /// Schedule only tasks that chose the policy SCHED_EXT
+    #[arg(short, long)]
+    partial: bool,
+
+    /// Size of the kernel's debug dump at an ejection in bytes, up to 16777216; 0: its default
+    #[arg(long, value_name = "BYTES", default_value_t = 0)]
+    #[arg(value_parser = ranged(DUMP_LEN), allow_hyphen_values = true)]
+    exit_dump_len: u64,
+
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Check everything that a load needs: a line a check. Exit code 0, or 78 if one fails
+    Doctor,
+}
+
+const INTERVAL_S: RangeInclusive<f64> = 0.01..=86_400.0;
+const TASKS: RangeInclusive<u64> = 1..=1000;
+/// Below 100 µs the switches themselves would be the load; above 100 ms a queue of 50 tasks
+/// comes near the time after which the kernel ejects a scheduler.
+const SLICE_US: RangeInclusive<u64> = 100..=100_000;
+const DUMP_LEN: RangeInclusive<u64> = 0..=1 << 24;
+
+/// A parser of whole numbers in a range; its error names the range.
+fn ranged(
+    range: RangeInclusive<u64>,
+) -> impl Fn(&str) -> Result<u64, String> + Clone + Send + Sync + 'static {
+    move |text| {
+        text.parse().ok().filter(|n| range.contains(n)).ok_or_else(|| {
+            format!("must be a whole number from {} to {}", range.start(), range.end())
+        })
+    }
+}
+
+/// Parses the interval: seconds, with a fraction.
+fn interval(text: &str) -> Result<Duration, String> {
+    // NaN is in no range.
+    text.parse().ok().filter(|s| INTERVAL_S.contains(s)).map(Duration::from_secs_f64).ok_or_else(
+        || {
+            let (low, high) = (INTERVAL_S.start(), INTERVAL_S.end());
+            format!("must be a number of seconds from {low} to {high}")
+        },
+    )
+}
+
+/// Reads a command line, the program's name first.
+///
+/// # Errors
+/// [`Exit::Usage`], with one line that names the flag and its range.
+pub fn parse<I, T>(args: I) -> Result<Request, Failure>
+where
+    I: IntoIterator<Item = T>,
+    T: Into<OsString> + Clone,
+{
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(e) if matches!(e.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
+            return Ok(Request::Print(e.render().to_string()));
+        }
+        Err(e) => return Err(Failure::new(Exit::Usage, one_line(&e.render().to_string()))),
+    };
+    if let Some(Command::Doctor) = cli.command {
+        return Ok(Request::Doctor);
+    }
+    if cli.slice_min_us > cli.slice_us {
+        return Err(Failure::new(
+            Exit::Usage,
+            format!(
+                "invalid value '{}' for '--slice-min-us <MICROSECONDS>': must be from {} to {}, \
+                 the value of --slice-us",
+                cli.slice_min_us,
+                SLICE_US.start(),
+                cli.slice_us
+            ),
+        ));
+    }
+    let report = (cli.stats || cli.json || cli.tasks.is_some()).then(|| Report {
+        interval: cli.interval.unwrap_or(Duration::from_secs(1)),
+        format: if cli.json { Format::Json } else { Format::Table },
+        tasks: cli.tasks.map_or(0, |n| n as usize),
+        all_counters: cli.verbose > 0,
+    });
+    if report.is_none() && cli.interval.is_some() {
+        crate::commands::complain(
+            "warning: --interval has no effect without --stats, --json or --tasks",
+        );
+    }
+    Ok(Request::Schedule(Settings {
+        policy: Policy {
+            slice_max: Nanos::from_micros(cli.slice_us),
+            slice_min: Nanos::from_micros(cli.slice_min_us),
+        },
+        partial: cli.partial,
+        // The range keeps it in 32 bits.
+        exit_dump_len: cli.exit_dump_len as u32,
+        verbosity: cli.verbose,
+        report,
+    }))
+}
+
+/// clap's first paragraph as one line, without its usage block. The user's own text in it may
+/// hold anything.
+fn one_line(rendered: &str) -> String {
+    let text = rendered.strip_prefix("error: ").unwrap_or(rendered);
+    let end =
+        ["\n\nUsage:", "\n\n  tip:", "\n\nFor more"].iter().filter_map(|m| text.find(m)).min();
+    let words: Vec<_> = text[..end.unwrap_or(text.len())].split_whitespace().collect();
+    let line: String = words.join(" ").chars().filter(|c| !c.is_control()).collect();
+    format!("{line} (see --help)")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(args: &[&str]) -> Settings {
+        match parse([&["scheduler"], args].concat()) {
+            Ok(Request::Schedule(settings)) => settings,
+            other => panic!("{args:?}: {other:?}"),
+        }
+    }
+
+    fn refusal(args: &[&str]) -> String {
+        match parse([&["scheduler"], args].concat()) {
+            Err(failure) if failure.exit == Exit::Usage => failure.error.to_string(),
+            other => panic!("{args:?}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn definition_is_sound() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn defaults() {
+        let s = settings(&[]);
+        assert_eq!(s.policy.slice_max, Nanos::from_micros(20_000));
+        assert_eq!(s.policy.slice_min, Nanos::from_micros(1_000));
+        assert_eq!((s.partial, s.exit_dump_len, s.verbosity, s.report), (false, 0, 0, None));
+    }
+
+    #[test]
+    fn every_flag() {
+        let s = settings(&[
+            "-s",
+            "-i",
+            "0.25",
+            "-vv",
+            "--tasks",
+            "7",
+            "--slice-us=4000",
+            "--slice-min-us=4000",
+            "-p",
+            "--exit-dump-len",
+            "65536",
+        ]);
+        assert_eq!(s.policy.slice_min, s.policy.slice_max);
+        assert_eq!((s.partial, s.exit_dump_len, s.verbosity), (true, 65536, 2));
+        let report = s.report.expect("--stats was given");
+        assert_eq!(report.interval, Duration::from_millis(250));
+        assert_eq!((report.format, report.tasks), (Format::Table, 7));
+    }
+
+    #[test]
+    fn json_and_tasks_imply_statistics() {
+        assert_eq!(settings(&["--json"]).report.map(|r| r.format), Some(Format::Json));
+        assert_eq!(settings(&["--tasks", "3"]).report.map(|r| r.tasks), Some(3));
+    }
+
+    #[test]
+    fn refusals_name_flag_and_range() {
+        for value in ["0", "-1", "nan", "inf", "-inf", "1e300", "0.001", "x", ""] {
+            let line = refusal(&["--interval", value]);
+            assert!(line.contains("--interval") && line.contains("0.01 to 86400"), "{line}");
+        }
+        for value in ["0", "99", "100001", "-5", "1.5", "18446744073709551616"] {
+            let line = refusal(&["--slice-us", value]);
+            assert!(line.contains("--slice-us") && line.contains("100 to 100000"), "{line}");
+        }
+        let line = refusal(&["--slice-us", "2000", "--slice-min-us", "3000"]);
+        assert!(line.contains("--slice-min-us") && line.contains("100 to 2000"), "{line}");
+        assert!(refusal(&["--tasks", "0"]).contains("1 to 1000"));
+        assert!(refusal(&["--exit-dump-len", "4294967296"]).contains("0 to 16777216"));
+    }
+
+    #[test]
+    fn refusals_are_one_line_whatever_the_user_typed() {
+        for args in [&["--nope"][..], &["a\nb"], &["-i", "\n\n\x1b[31m"], &["--tasks"]] {
+            let line = refusal(args);
+            assert!(!line.chars().any(char::is_control), "{line:?}");
+            assert!(line.contains(args[0].split('\n').next().unwrap_or("")), "{line:?}");
+        }
+    }
+
+    #[test]
+    fn doctor_takes_no_flags() {
+        assert_eq!(parse(["scheduler", "doctor"]).ok(), Some(Request::Doctor));
+        refusal(&["-s", "doctor"]);
+    }
+}

@@ -1,0 +1,132 @@
+//! The commands, and how each ends.
+
+use crate::{
+    cli::{self, Request},
+    exit::{Exit, Failure},
+    machine::{
+        notify::{Event, Notifier},
+        preflight::{self, Host},
+        scheduler::Scheduler,
+        stop::{Stop, Wake},
+    },
+    settings::Settings,
+};
+use libbpf_rs::{PrintLevel, set_print};
+use log::LevelFilter;
+use simplelog::{ConfigBuilder, WriteLogger};
+use std::{
+    ffi::OsString,
+    io::{self, Write},
+    mem::MaybeUninit,
+    process::ExitCode,
+    time::Duration,
+};
+
+/// The whole program: from the command line, the program's name first, to the exit code.
+pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let result = cli::parse(args).and_then(|request| match request {
+        Request::Schedule(settings) => schedule(&settings),
+        Request::Doctor => doctor(),
+        Request::Print(text) => print(&text).map(|()| Exit::Stopped),
+    });
+    match result {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            complain(&format!("{:#}", failure.error));
+            failure.exit.into()
+        }
+    }
+}
+
+/// One message to the user. A closed standard error is no reason to end otherwise.
+pub fn complain(message: &str) {
+    let _ = writeln!(io::stderr(), "scheduler: {message}");
+}
+
+/// Prints a text and is done. A reader that has gone away is no failure.
+fn print(text: &str) -> Result<(), Failure> {
+    match io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush()) {
+        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Failure::new(Exit::Failed, format!("writing to standard output: {e}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// `scheduler doctor`: 0, or 78 when a load would fail for whatever reason.
+fn doctor() -> Result<Exit, Failure> {
+    let report = preflight::full(&Host::real());
+    print(&format!("{report}\n"))?;
+    Ok(if report.fault().is_some() { Exit::Unsupported } else { Exit::Stopped })
+}
+
+/// `scheduler`: schedules until it is stopped or ejected.
+fn schedule(settings: &Settings) -> Result<Exit, Failure> {
+    set_up_log(settings.verbosity);
+    let host = Host::real();
+    let report = preflight::quick(&host);
+    if let Some(exit) = report.exit() {
+        return Err(Failure::new(exit, report.headline()));
+    }
+    let stop = Stop::on_signals()?;
+    let notifier = Notifier::from_env();
+    let mut storage = MaybeUninit::uninit();
+    let mut scheduler = Scheduler::load(settings, &host, &mut storage)?;
+    if stop.is_triggered() {
+        return Ok(Exit::Stopped);
+    }
+    scheduler.attach()?;
+    log::info!("attached");
+    release_memory();
+    tell(&notifier, Event::Ready);
+
+    let watched = watch(&mut scheduler, &stop, &notifier);
+    tell(&notifier, Event::Stopping);
+    let report = scheduler.detach();
+    if !report.is_by_us() {
+        return Err(Failure::new(Exit::Failed, report.to_string()));
+    }
+    watched.map(|()| Exit::Stopped)
+}
+
+/// How often it is looked whether the kernel has ejected the scheduler or CPUs came.
+const WATCH_PERIOD: Duration = Duration::from_millis(250);
+
+/// Returns when the scheduler is to end.
+fn watch(scheduler: &mut Scheduler<'_>, stop: &Stop, notifier: &Notifier) -> Result<(), Failure> {
+    let _ = notifier;
+    while stop.wait(WATCH_PERIOD) != Wake::Stop && !scheduler.is_ejected() {
+        scheduler.follow_hotplug()?;
+    }
+    Ok(())
+}
+
+fn tell(notifier: &Notifier, event: Event) {
+    if let Err(error) = notifier.tell(event) {
+        log::warn!("telling the service manager {event:?}: {error}");
+    }
+}
+
+fn set_up_log(verbosity: u8) {
+    let level = match verbosity {
+        0 => LevelFilter::Warn,
+        1 => LevelFilter::Info,
+        _ => LevelFilter::Debug,
+    };
+    // Fails only when there is a logger, and then there is one.
+    let _ = WriteLogger::init(level, ConfigBuilder::new().build(), io::stderr());
+    // libbpf warns of much that is harmless. What is not comes back as an error, too.
+    set_print(Some((PrintLevel::Debug, |level, text| match level {
+        PrintLevel::Debug => log::debug!("{}", text.trim_end()),
+        PrintLevel::Info | PrintLevel::Warn => log::info!("{}", text.trim_end()),
+    })));
+}
+
+/// Gives back what loading took: mostly the kernel's type information, several megabytes.
+fn release_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: no precondition; it releases free memory only.
+    unsafe {
+        nix::libc::malloc_trim(0);
+    }
+}

@@ -1,0 +1,9 @@
+//! The real machine: what it has, and the way of the scheduler into its kernel and out again.
+
+pub mod cpulist;
+pub mod ejection;
+pub mod notify;
+pub mod preflight;
+pub mod scheduler;
+pub mod stop;
+pub mod topology;

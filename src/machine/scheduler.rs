@@ -1,0 +1,354 @@
+//! The scheduler in the kernel: open → configure → load → attach → exit report.
+
+use super::{
+    ejection::ExitReport,
+    preflight::{self, Host},
+    topology::Topology,
+};
+use crate::{
+    bpf::{
+        skel::{BpfSkel, BpfSkelBuilder, OpenBpfSkel},
+        wire::{self, Wire},
+    },
+    exit::{Exit, Failure},
+    settings::Settings,
+};
+use anyhow::{Context, Result, anyhow, ensure};
+use libbpf_rs::{
+    Link, MapCore, MapFlags, OpenObject, ProgramInput, ProgramMut,
+    skel::{OpenSkel, SkelBuilder},
+};
+use std::{
+    fs::File,
+    mem::MaybeUninit,
+    os::unix::fs::FileExt,
+    ptr,
+    time::{Duration, Instant},
+};
+
+/// `SCX_EXIT_DUMP_DFL_LEN`: the size of the dump where none is asked for.
+const DUMP_LEN_DEFAULT: u32 = 32_768;
+/// How long the kernel may take to call ops.exit after it was told to detach.
+const EXIT_WAIT: Duration = Duration::from_millis(500);
+
+/// A loaded scheduler; attached between [`attach`](Self::attach) and [`detach`](Self::detach).
+/// Dropping it detaches it, too.
+pub struct Scheduler<'obj> {
+    // Dropped first: the programs go when nothing uses them.
+    link: Option<Link>,
+    tasks: Option<Link>,
+    skel: BpfSkel<'obj>,
+    host: Host,
+    topology: Topology,
+    hotplug: Hotplug,
+}
+
+impl<'obj> Scheduler<'obj> {
+    /// Loads the programs for this machine, without attaching them. `storage` is where libbpf's
+    /// object lives.
+    ///
+    /// # Errors
+    /// With the result of the preflight checks, if one of them explains it.
+    pub fn load(
+        settings: &Settings,
+        host: &Host,
+        storage: &'obj mut MaybeUninit<OpenObject>,
+    ) -> Result<Self, Failure> {
+        // Read before the topology: a change in between is then seen as one to follow.
+        let hotplug = Hotplug::watch(host);
+        let topology = Topology::read(host)?;
+        let with_tasks = settings.report.is_some_and(|report| report.tasks > 0);
+
+        let skel = open(settings, &topology, with_tasks, storage)
+            .and_then(|skel| skel.load().context("loading the BPF programs into the kernel"))
+            .map_err(|error| explain(error, host))?;
+        let mut scheduler =
+            Self { link: None, tasks: None, skel, host: host.clone(), topology, hotplug };
+        scheduler.associate_programs();
+        scheduler.write_topology()?;
+        if with_tasks {
+            let link = scheduler.skel.progs.tasks.attach();
+            scheduler.tasks = Some(link.context("attaching the iterator over tasks")?);
+        }
+        Ok(scheduler)
+    }
+
+    /// Attaches it. When this returns, the kernel has it enabled.
+    ///
+    /// # Errors
+    /// [`Exit::Busy`] when another scheduler was faster, otherwise with the kernel's report.
+    pub fn attach(&mut self) -> Result<(), Failure> {
+        match self.skel.maps.scheduler_ops.attach_struct_ops() {
+            Ok(link) => self.link = Some(link),
+            Err(error) => {
+                let error = anyhow::Error::from(error).context("attaching the scheduler");
+                return Err(explain(error, &self.host));
+            }
+        }
+        if self.is_ejected() {
+            return Err(Failure::new(Exit::Failed, self.detach().to_string()));
+        }
+        let state = self.host.read("sys/kernel/sched_ext/state")?;
+        ensure_enabled(&state)?;
+        Ok(())
+    }
+
+    /// Whether the kernel has detached it.
+    pub fn is_ejected(&self) -> bool {
+        self.exit_kind() != 0
+    }
+
+    /// Detaches it and returns why it ended.
+    pub fn detach(&mut self) -> ExitReport {
+        self.link = None;
+        let deadline = Instant::now() + EXIT_WAIT;
+        while self.exit_kind() == 0 && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let Some(data) = &self.skel.maps.data_data else { return ExitReport::default() };
+        let uei = &data.uei;
+        let dump = self.skel.maps.data_uei_dump.lookup(&0u32.to_ne_bytes(), MapFlags::ANY);
+        ExitReport::decode(
+            self.exit_kind(),
+            uei.exit_code,
+            uei.exit_cpu,
+            &uei.reason.map(|c| c as u8),
+            &uei.msg.map(|c| c as u8),
+            &dump.ok().flatten().unwrap_or_default(),
+        )
+    }
+
+    /// Follows CPUs that came online for the first time. Cheap when nothing happened.
+    ///
+    /// # Errors
+    /// When the kernel does not take the new topology.
+    pub fn follow_hotplug(&mut self) -> Result<()> {
+        if !self.hotplug.happened() || !self.topology.refresh(&self.host) {
+            return Ok(());
+        }
+        log::info!("CPUs came online for the first time: telling the kernel where they are");
+        self.write_topology()?;
+        run(&self.skel.progs.refresh_topology).context("telling the kernel of new CPUs")
+    }
+
+    /// Where the CPUs are.
+    pub fn topology(&self) -> &Topology {
+        &self.topology
+    }
+
+    /// The link of the iterator over tasks, if it was asked for.
+    pub(super) fn tasks_link(&self) -> Option<&Link> {
+        self.tasks.as_ref()
+    }
+
+    /// The programs and maps.
+    pub(super) fn skel(&self) -> &BpfSkel<'obj> {
+        &self.skel
+    }
+
+    fn exit_kind(&self) -> i32 {
+        self.skel.maps.data_data.as_ref().map_or(0, |data| {
+            // SAFETY: a valid, aligned field of mapped memory; the kernel writes it at any time.
+            unsafe { ptr::read_volatile(&data.uei.kind) }
+        })
+    }
+
+    /// Kernels that have nested schedulers want to know which one a program belongs to.
+    fn associate_programs(&self) {
+        let programs = &self.skel.progs;
+        for program in [&programs.snapshot, &programs.refresh_topology, &programs.tasks] {
+            if !program.autoload() {
+                continue;
+            }
+            if let Err(error) = program.assoc_struct_ops(&self.skel.maps.scheduler_ops) {
+                log::debug!("{:?} stays without association: {error:#}", program.name());
+            }
+        }
+    }
+
+    fn write_topology(&self) -> Result<()> {
+        write_all(&self.skel.maps.topo, self.topology.cpu_elements())
+            .and_then(|()| write_all(&self.skel.maps.llc_topo, self.topology.llc_elements()))
+            .context("telling the kernel where the CPUs are")
+    }
+}
+
+/// Opens the object and sets everything that is fixed from load on.
+fn open<'obj>(
+    settings: &Settings,
+    topology: &Topology,
+    with_tasks: bool,
+    storage: &'obj mut MaybeUninit<OpenObject>,
+) -> Result<OpenBpfSkel<'obj>> {
+    let mut skel = BpfSkelBuilder::default().open(storage).context("opening the BPF object")?;
+
+    // The values of the kernel's enums differ from release to release.
+    scx_utils::import_enums!(skel);
+    let dump_len = match settings.exit_dump_len {
+        0 => DUMP_LEN_DEFAULT,
+        len => len,
+    };
+    skel.maps.data_uei_dump.set_value_size(dump_len).context("sizing the dump")?;
+
+    let nr_cpu_ids = topology.places.len() as u32;
+    let nr_llcs = topology.llcs.len() as u32;
+    let rodata = skel.maps.rodata_data.as_mut().ok_or_else(|| anyhow!("no .rodata"))?;
+    rodata.uei_dump_len = dump_len;
+    rodata.nr_cpu_ids = nr_cpu_ids;
+    rodata.nr_llcs = nr_llcs;
+    rodata.nr_nodes = topology.nr_nodes;
+    rodata.smt_enabled = topology.smt;
+    rodata.task_stats = with_tasks;
+    let data = skel.maps.data_data.as_mut().ok_or_else(|| anyhow!("no .data"))?;
+    data.knobs = settings.policy.knobs();
+
+    skel.maps.cpus.set_max_entries(nr_cpu_ids).context("sizing the map of CPUs")?;
+    skel.maps.topo.set_max_entries(nr_cpu_ids).context("sizing the map of CPUs")?;
+    skel.maps.llcs.set_max_entries(nr_llcs).context("sizing the map of LLCs")?;
+    skel.maps.llc_topo.set_max_entries(nr_llcs).context("sizing the map of LLCs")?;
+
+    skel.progs.tasks.set_autoload(with_tasks);
+    // Comes with the common header for a function that we do not use, and needs
+    // CONFIG_FUNCTION_TRACER.
+    skel.progs.scx_lib_init_probe.set_autoload(false);
+
+    let ops = skel.struct_ops.scheduler_ops_mut();
+    // ops.hotplug_seq stays 0, "do not check": we follow hotplug.
+    ops.exit_dump_len = settings.exit_dump_len;
+    if settings.partial {
+        ops.flags |= *scx_utils::compat::SCX_OPS_SWITCH_PARTIAL;
+    }
+    // The last byte stays NUL.
+    let room = ops.name.len() - 1;
+    for (to, from) in ops.name[..room].iter_mut().zip(ops_name().bytes()) {
+        *to = from as _;
+    }
+    Ok(skel)
+}
+
+/// What `/sys/kernel/sched_ext/root/ops` reads: letters, digits, `_` and `.` only.
+fn ops_name() -> String {
+    let allowed = |c: char| if c.is_ascii_alphanumeric() || c == '.' { c } else { '_' };
+    format!("scheduler_{}", env!("CARGO_PKG_VERSION")).chars().map(allowed).collect()
+}
+
+fn ensure_enabled(state: &str) -> Result<()> {
+    ensure!(
+        state == "enabled",
+        "attached, but /sys/kernel/sched_ext/state reads {state:?} instead of \"enabled\"; \
+         dmesg may say why"
+    );
+    Ok(())
+}
+
+/// Writes the elements of an array map, from index 0.
+fn write_all<T: Wire>(map: &impl MapCore, elements: impl Iterator<Item = T>) -> Result<()> {
+    for (key, element) in (0u32..).zip(elements) {
+        map.update(&key.to_ne_bytes(), wire::bytes(&element), MapFlags::ANY)?;
+    }
+    Ok(())
+}
+
+/// Runs a SYSCALL program.
+pub(super) fn run(program: &ProgramMut<'_>) -> Result<()> {
+    let output = program.test_run(ProgramInput::default())?;
+    let code = output.return_value as i32;
+    ensure!(code == 0, "the BPF program returned {code}");
+    Ok(())
+}
+
+/// Turns the kernel's refusal into what is wrong with the machine, if that can be told.
+fn explain(error: anyhow::Error, host: &Host) -> Failure {
+    let report = preflight::full(host);
+    if let Some(exit) = report.exit() {
+        return Failure { exit, error: error.context(report.headline()) };
+    }
+    // EPERM though the capabilities are there. (EACCES is the verifier's, and libbpf-rs
+    // gives the number in the text only.)
+    if format!("{error:#}").contains("(os error 1)") {
+        return Failure {
+            exit: Exit::NotPermitted,
+            error: error.context(
+                "not permitted, with CAP_BPF and CAP_PERFMON: a seccomp filter or a security \
+                 module forbids bpf(); run it outside the container or sandbox",
+            ),
+        };
+    }
+    let hint = "the kernel refused the scheduler, and `scheduler doctor` finds no fault: \
+                run it with -v for the verifier's log and report that";
+    Failure { exit: Exit::Failed, error: error.context(hint) }
+}
+
+/// Notices CPU hotplug by the kernel's own counter of such events.
+struct Hotplug {
+    /// Kept open: it is read several times a second.
+    counter: Option<File>,
+    seen: Option<Vec<u8>>,
+}
+
+impl Hotplug {
+    fn watch(host: &Host) -> Self {
+        let counter = File::open(host.path("sys/kernel/sched_ext/hotplug_seq")).ok();
+        let mut hotplug = Self { counter, seen: None };
+        hotplug.seen = hotplug.read();
+        hotplug
+    }
+
+    fn read(&self) -> Option<Vec<u8>> {
+        let mut text = [0; 32];
+        let n = self.counter.as_ref()?.read_at(&mut text, 0).ok()?;
+        Some(text[..n].to_vec())
+    }
+
+    /// Whether there was an event since the last call.
+    fn happened(&mut self) -> bool {
+        let now = self.read();
+        let changed = now != self.seen;
+        self.seen = now;
+        changed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn the_name_is_one_that_the_kernel_takes() {
+        let name = ops_name();
+        assert!(name.starts_with("scheduler_") && name.len() < 128);
+        assert!(name.chars().all(|c| c.is_ascii_alphanumeric() || "._".contains(c)), "{name}");
+    }
+
+    #[test]
+    fn hotplug_is_seen_once() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let path = dir.path().join("sys/kernel/sched_ext");
+        fs::create_dir_all(&path).expect("mkdir");
+        fs::write(path.join("hotplug_seq"), "7\n").expect("write");
+        let mut hotplug = Hotplug::watch(&Host::at(dir.path()));
+        assert!(!hotplug.happened());
+        fs::write(path.join("hotplug_seq"), "8\n").expect("write");
+        assert!(hotplug.happened());
+        assert!(!hotplug.happened());
+    }
+
+    #[test]
+    fn the_object_needs_no_kernel_configuration() {
+        // libbpf would read /boot/config or /proc/config.gz for a CONFIG_ extern, and fail the
+        // load where neither is there.
+        let mut storage = MaybeUninit::uninit();
+        let skel = BpfSkelBuilder::default().open(&mut storage).expect("opens without privileges");
+        let kconfig =
+            skel.open_object().maps().any(|map| map.name().to_string_lossy().ends_with(".kconfig"));
+        assert!(!kconfig);
+    }
+
+    #[test]
+    fn state_must_be_enabled() {
+        assert!(ensure_enabled("enabled").is_ok());
+        let error = ensure_enabled("disabling").expect_err("not enabled");
+        assert!(error.to_string().contains("disabling"));
+    }
+}

@@ -1,0 +1,71 @@
+//! What the user chose, validated. The command line fills it once; nothing checks it again.
+
+use crate::{bpf::skel::types, units::Nanos};
+use std::time::Duration;
+
+/// All settings of one run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Settings {
+    /// How the kernel's half decides.
+    pub policy: Policy,
+    /// Schedule only tasks that chose SCHED_EXT; the others stay with the kernel's default.
+    pub partial: bool,
+    /// Size of the kernel's debug dump at an ejection, in bytes; 0 takes the kernel's default.
+    pub exit_dump_len: u32,
+    /// 0 warnings only, 1 what is done, 2 and more also libbpf's debug messages.
+    pub verbosity: u8,
+    /// What is printed while it runs; nothing if absent.
+    pub report: Option<Report>,
+}
+
+/// The figures that the kernel's half decides by; see `struct knobs` in `src/bpf/intf.h`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Policy {
+    /// Longest slice, for a task that nothing waits for.
+    pub slice_max: Nanos,
+    /// Floor of every slice. Never above `slice_max`.
+    pub slice_min: Nanos,
+}
+
+/// Shortest request that a task with short bursts can make.
+const REQUEST_MIN: Nanos = Nanos::from_micros(100);
+/// A waking task must be due earlier than the running one by this much virtual time.
+const PREEMPT_GRAN: Nanos = Nanos::from_micros(100);
+/// Wakeup preemptions of one CPU are at least this far apart.
+const PREEMPT_GAP: Nanos = Nanos::from_micros(200);
+
+impl Policy {
+    /// As the kernel's half takes them. A sleeper is owed at most one long slice.
+    pub fn knobs(&self) -> types::knobs {
+        types::knobs {
+            slice_max_ns: self.slice_max.0,
+            slice_min_ns: self.slice_min.0,
+            lag_max_ns: self.slice_max.0,
+            request_min_ns: REQUEST_MIN.0,
+            preempt_gran_vns: PREEMPT_GRAN.0,
+            preempt_gap_ns: PREEMPT_GAP.0,
+        }
+    }
+}
+
+/// What is printed at each interval.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Report {
+    /// Time between two reports.
+    pub interval: Duration,
+    /// Table or JSON.
+    pub format: Format,
+    /// How many of the busiest tasks to list; 0 for none.
+    pub tasks: usize,
+    /// Whether the table ends with the totals of all counters. JSON always has them.
+    pub all_counters: bool,
+}
+
+/// The form of a report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// For people: a row a CPU.
+    Table,
+    /// For programs: one JSON object a line.
+    Json,
+}

@@ -1,0 +1,3 @@
+//! Statistics: what the kernel's half counts, decoded and shown.
+
+pub mod text;

@@ -1,0 +1,149 @@
+//! The command line, through the built binary. Nothing here attaches anything: runs that would
+//! schedule are made only where the kernel has no sched_ext.
+
+use std::{
+    path::Path,
+    process::{Command, Output},
+};
+
+fn run(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_scheduler")).args(args).output().expect("the binary runs")
+}
+
+fn stdout(out: &Output) -> String {
+    String::from_utf8_lossy(&out.stdout).into_owned()
+}
+
+fn stderr(out: &Output) -> String {
+    String::from_utf8_lossy(&out.stderr).into_owned()
+}
+
+/// Whether a run without arguments could attach. Such runs are for the guests of tests/vm.rs.
+fn kernel_has_sched_ext() -> bool {
+    Path::new("/sys/kernel/sched_ext").exists()
+}
+
+#[test]
+fn help_names_every_flag_and_exit_code() {
+    for flag in ["-h", "--help"] {
+        let out = run(&[flag]);
+        assert_eq!(out.status.code(), Some(0));
+        let text = stdout(&out);
+        for word in [
+            "--stats",
+            "--interval",
+            "--verbose",
+            "--json",
+            "--tasks",
+            "--slice-us",
+            "--slice-min-us",
+            "--partial",
+            "--exit-dump-len",
+            "--version",
+            "--help",
+            "doctor",
+            "-s",
+            "-i",
+            "-v",
+            "-p",
+            "-V",
+            "-h",
+            "75",
+            "77",
+            "78",
+            "20000",
+            "1000",
+        ] {
+            assert!(text.contains(word), "{flag} does not mention {word}:\n{text}");
+        }
+    }
+}
+
+#[test]
+fn version_has_the_revision() {
+    for flag in ["-V", "--version"] {
+        let out = run(&[flag]);
+        assert_eq!(out.status.code(), Some(0));
+        let expected = concat!(
+            "scheduler ",
+            env!("CARGO_PKG_VERSION"),
+            " (",
+            env!("SCHEDULER_REVISION"),
+            ")\n"
+        );
+        assert_eq!(stdout(&out), expected);
+    }
+}
+
+#[test]
+fn bad_values_are_refused_with_flag_and_range() {
+    let cases = [
+        (&["--interval", "0"][..], "--interval", "0.01 to 86400"),
+        (&["-i", "-1"], "--interval", "0.01 to 86400"),
+        (&["-i", "NaN"], "--interval", "0.01 to 86400"),
+        (&["-i", "inf"], "--interval", "0.01 to 86400"),
+        (&["-i", "1e30"], "--interval", "0.01 to 86400"),
+        (&["--tasks", "0"], "--tasks", "1 to 1000"),
+        (&["--tasks", "1001"], "--tasks", "1 to 1000"),
+        (&["--slice-us", "0"], "--slice-us", "100 to 100000"),
+        (&["--slice-min-us", "-3"], "--slice-min-us", "100 to 100000"),
+        (&["--slice-us", "500", "--slice-min-us", "501"], "--slice-min-us", "100 to 500"),
+        (&["--exit-dump-len", "99999999999"], "--exit-dump-len", "0 to 16777216"),
+        (&["--nonsense"], "--nonsense", ""),
+        (&["nonsense"], "nonsense", ""),
+    ];
+    for (args, flag, range) in cases {
+        let out = run(args);
+        let message = stderr(&out);
+        assert_eq!(out.status.code(), Some(2), "{args:?}: {message}");
+        assert_eq!(message.lines().count(), 1, "{args:?}: {message}");
+        assert!(message.contains(flag) && message.contains(range), "{args:?}: {message}");
+        assert!(stdout(&out).is_empty());
+    }
+}
+
+#[test]
+fn a_machine_without_sched_ext_is_refused_by_name() {
+    if kernel_has_sched_ext() {
+        eprintln!("skipped: this kernel has sched_ext");
+        return;
+    }
+    let out = run(&[]);
+    let message = stderr(&out);
+    assert_eq!(out.status.code(), Some(78), "{message}");
+    assert!(message.contains("/sys/kernel/sched_ext"), "{message}");
+    assert!(message.contains("CONFIG_SCHED_CLASS_EXT"), "{message}");
+    assert!(message.contains("ok "), "{message}");
+
+    let out = run(&["--interval", "2"]);
+    let message = stderr(&out);
+    assert!(message.contains("warning: --interval has no effect"), "{message}");
+    assert_eq!(out.status.code(), Some(78), "{message}");
+}
+
+#[test]
+fn doctor_prints_a_line_a_check() {
+    let out = run(&["doctor"]);
+    let text = stdout(&out);
+    assert!(text.lines().count() >= 7, "{text}");
+    assert!(text.lines().all(|l| l.starts_with("ok ") || l.starts_with("fault ")), "{text}");
+    let faulty = text.lines().any(|l| l.starts_with("fault "));
+    assert_eq!(out.status.code(), Some(if faulty { 78 } else { 0 }), "{text}");
+    if !kernel_has_sched_ext() {
+        assert!(faulty, "{text}");
+    }
+}
+
+#[test]
+fn a_full_disk_is_an_error_and_a_closed_pipe_is_not() {
+    let full = std::fs::File::options().write(true).open("/dev/full").expect("/dev/full");
+    let mut help = Command::new(env!("CARGO_BIN_EXE_scheduler"));
+    let out = help.arg("--help").stdout(full).output().expect("the binary runs");
+    assert_eq!(out.status.code(), Some(1), "{}", stderr(&out));
+    assert!(stderr(&out).contains("standard output"), "{}", stderr(&out));
+
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let out = help.stdout(writer).output().expect("the binary runs");
+    assert_eq!(out.status.code(), Some(0), "{}", stderr(&out));
+}
