@@ -1,1 +1,18 @@
-//! Guests: boot a kernel, run, collect.
+//! Guests: boot a kernel in QEMU, run code inside it, collect the results. No root, no image, no network.
+//!
+//! A test binary built on this crate is two programs in one. On the host it finds kernels ([`kernel`]),
+//! packs itself and the tools into an initramfs ([`initramfs`]) and boots it ([`qemu`]). As process 1 of
+//! that guest ([`init`]) it runs its cases ([`suite`]), which are plain functions over a [`vm::Vm`], and
+//! writes one JSON line a case to the second serial port.
+
+pub mod demo;
+pub mod init;
+pub mod initramfs;
+pub mod kernel;
+pub mod process;
+pub mod qemu;
+pub mod suite;
+pub mod vm;
+
+pub use suite::{Case, Suite};
+pub use vm::Vm;

@@ -188,49 +188,62 @@ s32 BPF_STRUCT_OPS(sched_select_cpu, struct task_struct *p, s32 prev, u64 wake_f
 
 /* ---- when ---- */
 
-/* A bound task whose CPU is idle: it runs there, now. */
-static __always_inline bool enqueue_idle_bound(struct task_struct *p, struct task_ctx *tctx,
-					       s32 cpu, u64 enq_flags)
-{
-	u64 slice_ns;
-
-	if (!claim(cpu))
-		return false;
-	slice_ns = task_slice(knobs.slice_max_ns, knobs.slice_min_ns, tctx->weight);
-	wake_uncontended(tctx, cpu, slice_ns);
-	count(CNT_IDLE_DIRECT);
-	scx_bpf_dsq_insert(p, SCX_DSQ_LOCAL, slice_ns, enq_flags);
-	return true;
-}
-
 /*
- * Bounded wakeup preemption: the waking task runs now, in front of one that is due
- * later by more than a granularity. Not for a task whose waker is about to sleep
- * and leave it the CPU, and never for SCHED_BATCH and SCHED_IDLE.
+ * Bounded wakeup preemption: the CPU whose running task the waking one goes in
+ * front of, because it is due later by more than a granularity. Negative: none.
+ * Not for a task whose waker is about to sleep and leave it the CPU, and never for
+ * SCHED_BATCH and SCHED_IDLE.
  */
-static __always_inline bool enqueue_preempting(struct task_struct *p, struct task_ctx *tctx,
-					       s32 cpu, u64 slice_ns, u64 now, u64 enq_flags)
+static __always_inline s32 preempt_for(struct task_struct *p, struct task_ctx *tctx, s32 cpu, u64 now)
 {
-	struct claimant c = {
-		.deadline_vns = tctx->deadline_vns,
-		.now = now,
-		.idle_policy = p->policy == POLICY_SCHED_IDLE,
-	};
 	struct cpu_ctx *cctx;
 	s32 victim;
 
 	if (tctx->sync || p->policy == POLICY_SCHED_BATCH || p->policy == POLICY_SCHED_IDLE)
-		return false;
-	victim = find_victim(p, cpu, &c);
-	if (victim < 0)
-		return false;
-	cctx = cpu_ctx_of(victim);
+		return -ENOENT;
+	victim = find_victim(p, cpu, tctx->deadline_vns, now);
+	cctx = victim >= 0 ? cpu_ctx_of(victim) : NULL;
 	if (!cctx)
-		return false;
+		return -ENOENT;
 	cctx->preempted_at = now;
 	count(CNT_PREEMPTIONS);
-	scx_bpf_dsq_insert(p, SCX_DSQ_LOCAL_ON | (u32)victim, slice_ns, enq_flags | SCX_ENQ_PREEMPT);
-	return true;
+	return victim;
+}
+
+/* Enqueue's answer: a queue by deadline, or one that is served in order of arrival. */
+struct target {
+	u64 dsq;
+	u64 slice_ns;
+	u64 enq_flags;
+	bool by_deadline;
+};
+
+/* Where a task that just became runnable goes at once; false: to be queued. */
+static __always_inline bool wake_at_once(struct task_struct *p, struct task_ctx *tctx, s32 cpu,
+					 bool wakeup, bool bound, u64 now, struct target *to)
+{
+	s32 victim;
+
+	mark_runnable(tctx, now);
+	to->dsq = SCX_DSQ_LOCAL;
+	if (bound && claim(cpu)) {
+		to->slice_ns = task_slice(knobs.slice_max_ns, knobs.slice_min_ns, tctx->weight);
+		wake_uncontended(tctx, cpu, to->slice_ns);
+		count(CNT_IDLE_DIRECT);
+		return true;
+	}
+	wake_contended(tctx, cpu, to->slice_ns);
+	victim = wakeup ? preempt_for(p, tctx, cpu, now) : -ENOENT;
+	if (victim >= 0) {
+		to->dsq = SCX_DSQ_LOCAL_ON | (u32)victim;
+		to->enq_flags |= SCX_ENQ_PREEMPT;
+		return true;
+	}
+	if (is_percpu_kthread(p)) {
+		count(CNT_KTHREADS);
+		return true;
+	}
+	return false;
 }
 
 /* A CPU that went idle while the task was being queued would sleep on. */
@@ -242,60 +255,52 @@ static __always_inline void wake_idle_for(const struct task_struct *p)
 		scx_bpf_kick_cpu(cpu, SCX_KICK_IDLE);
 }
 
-void BPF_STRUCT_OPS(sched_enqueue, struct task_struct *p, u64 enq_flags)
+static __always_inline void choose_target(struct task_struct *p, s32 cpu, struct target *to)
 {
 	struct task_ctx *tctx = task_ctx_of(p);
-	s32 cpu = scx_bpf_task_cpu(p);
-	bool wakeup = enq_flags & SCX_ENQ_WAKEUP;
+	struct cpu_ctx *cctx = cpu_ctx_of(cpu);
+	bool wakeup = to->enq_flags & SCX_ENQ_WAKEUP;
 	bool bound = is_bound(p);
-	struct cpu_ctx *cctx;
-	u64 now, slice_ns;
 
-	cctx = cpu_ctx_of(cpu);
+	to->dsq = SCX_DSQ_GLOBAL;
+	to->slice_ns = knobs.slice_min_ns;
 	if (!tctx || !cctx) {
 		count(CNT_BAD_CONTEXT);
-		scx_bpf_dsq_insert(p, SCX_DSQ_GLOBAL, knobs.slice_min_ns, enq_flags);
 		return;
 	}
-	now = scx_bpf_now();
-	slice_ns = slice_of(tctx, cpu);
-
+	to->slice_ns = slice_of(tctx, cpu);
 	if (wakeup || tctx->llc == ABSENT) {
-		mark_runnable(tctx, now);
-		if (bound && enqueue_idle_bound(p, tctx, cpu, enq_flags))
-			return;
-		wake_contended(tctx, cpu, slice_ns);
-		if (is_percpu_kthread(p)) {
-			count(CNT_KTHREADS);
-			if (!enqueue_preempting(p, tctx, cpu, slice_ns, now, enq_flags))
-				scx_bpf_dsq_insert(p, SCX_DSQ_LOCAL, slice_ns, enq_flags);
-			return;
-		}
-		if (wakeup && enqueue_preempting(p, tctx, cpu, slice_ns, now, enq_flags))
+		if (wake_at_once(p, tctx, cpu, wakeup, bound, scx_bpf_now(), to))
 			return;
 	} else {
 		settle(tctx, cpu);
 		tctx->vruntime_vns = place_requeue(tctx->vruntime_vns, clock_now(tctx, cpu),
 						   knobs.slice_max_ns, tctx->weight);
-		ask_again(tctx, slice_ns);
+		ask_again(tctx, to->slice_ns);
 	}
-
-	/* A CPU on its way out must not get bound tasks: nobody would fetch them. */
-	if (!cctx->online) {
-		scx_bpf_dsq_insert(p, SCX_DSQ_GLOBAL, slice_ns, enq_flags);
-		return;
-	}
-	if (enq_flags & SCX_ENQ_REENQ)
+	if (to->enq_flags & SCX_ENQ_REENQ)
 		count(CNT_REENQUEUED);
-	if (bound) {
-		count(CNT_PINNED);
-		scx_bpf_dsq_insert_vtime(p, cpu_dsq(cpu), slice_ns, tctx->deadline_vns, enq_flags);
-		if (claim(cpu))
-			scx_bpf_kick_cpu(cpu, SCX_KICK_IDLE);
+	/* A CPU on its way out must not get bound tasks: nobody would fetch them. */
+	if (!cctx->online)
+		return;
+	to->by_deadline = true;
+	to->dsq = bound ? cpu_dsq(cpu) : llc_of(cpu);
+	count(bound ? CNT_PINNED : CNT_QUEUED);
+}
+
+void BPF_STRUCT_OPS(sched_enqueue, struct task_struct *p, u64 enq_flags)
+{
+	struct target to = { .enq_flags = enq_flags };
+	s32 cpu = scx_bpf_task_cpu(p);
+	struct task_ctx *tctx;
+
+	choose_target(p, cpu, &to);
+	tctx = task_ctx_of(p);
+	if (!to.by_deadline || !tctx) {
+		scx_bpf_dsq_insert(p, to.dsq, to.slice_ns, to.enq_flags);
 		return;
 	}
-	count(CNT_QUEUED);
-	scx_bpf_dsq_insert_vtime(p, llc_of(cpu), slice_ns, tctx->deadline_vns, enq_flags);
+	scx_bpf_dsq_insert_vtime(p, to.dsq, to.slice_ns, tctx->deadline_vns, to.enq_flags);
 	wake_idle_for(p);
 }
 

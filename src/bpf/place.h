@@ -33,9 +33,8 @@ struct {
 	__uint(max_entries, 1);
 } scratch_masks SEC(".maps");
 
-/* LLCs that a new task looks at, and CPUs that a waking one would preempt on. */
+/* LLCs that a new task looks at. */
 #define FORK_LLCS_MAX 16
-#define VICTIMS_MAX 3
 
 static __always_inline bool allowed(const struct task_struct *p, s32 cpu)
 {
@@ -204,71 +203,60 @@ static __always_inline s32 least_loaded(struct task_struct *p, s32 prev)
 	return cpu >= 0 && (u32)cpu < nr_cpu_ids ? cpu : prev;
 }
 
-/* What a waking task brings to the question whom to preempt. */
-struct claimant {
-	u64 deadline_vns;
-	u64 now;
-	bool idle_policy;
-};
-
 /*
- * By how much the running task of `cpu` is due later than the claimant, in virtual
- * time; 0: it may not be preempted. Tasks of SCHED_IDLE give way to all others.
+ * By how much the running task of `cpu` is due later than one that wakes, due at
+ * `deadline_vns`; 0: it may not be preempted by that. Tasks of SCHED_IDLE give way
+ * to all others.
  */
-static __always_inline u64 preemptible_by(s32 cpu, const struct claimant *c, bool *refused)
+__attribute__((noinline)) u64 preemptible_by(s32 cpu, u64 deadline_vns, u64 now)
 {
 	struct cpu_ctx *v = cpu_ctx_of(cpu);
-	u64 due_vns, ran_ns;
+	u64 due_vns;
+	s64 ran_ns;
 
 	if (!v || !v->running_pid || !v->online)
 		return 0;
 	if (v->weight == WEIGHT_IDLE)
-		return c->idle_policy ? 0 : VIRTUAL_MAX;
-	ran_ns = c->now - v->running_at;
-	if ((s64)ran_ns < 0)
+		return VIRTUAL_MAX;
+	ran_ns = now - v->running_at;
+	if (ran_ns < 0)
 		ran_ns = 0;
 	due_vns = running_due(v->deadline_vns, v->vruntime_vns, ran_ns, v->weight);
-	if (!preempts(c->deadline_vns, due_vns, knobs.preempt_gran_vns))
+	if (!preempts(deadline_vns, due_vns, knobs.preempt_gran_vns))
 		return 0;
-	if (c->now - v->preempted_at < knobs.preempt_gap_ns) {
-		*refused = true;
+	if (now - v->preempted_at < knobs.preempt_gap_ns) {
+		count(CNT_REFUSED);
 		return 0;
 	}
-	return due_vns - c->deadline_vns;
+	return due_vns - deadline_vns;
 }
 
 /*
  * The CPU whose running task a waking one preempts: of the previous CPU and two
  * others of its LLC, the one with the latest deadline. Negative: none.
  */
-static __always_inline s32 find_victim(struct task_struct *p, s32 prev, const struct claimant *c)
+static __always_inline s32 find_victim(struct task_struct *p, s32 prev, u64 deadline_vns, u64 now)
 {
-	u32 llc = llc_of(prev);
-	struct mask_slot *slot = bpf_map_lookup_elem(&llc_masks, &llc);
+	u64 best_gain = preemptible_by(prev, deadline_vns, now), gain;
+	s32 best = best_gain ? prev : -ENOENT, cpu;
 	struct bpf_cpumask *mask;
-	bool refused = false;
-	s32 best = -ENOENT, i;
-	u64 gain, best_gain = 0;
+	struct mask_slot *slot;
+	u32 llc = llc_of(prev);
 
-	bpf_for(i, 0, VICTIMS_MAX) {
-		s32 cpu = prev;
-
-		if (i) {
-			if (is_bound(p) || !slot || !(mask = slot->mask))
-				break;
-			cpu = bpf_cpumask_any_and_distribute(cast_mask(mask), p->cpus_ptr);
-		}
-		if ((u32)cpu >= nr_cpu_ids || !allowed(p, cpu))
-			continue;
-		gain = preemptible_by(cpu, c, &refused);
-		if (gain > best_gain) {
-			best_gain = gain;
-			best = cpu;
-		}
+	if (is_bound(p))
+		return best;
+	slot = bpf_map_lookup_elem(&llc_masks, &llc);
+	if (!slot || !(mask = slot->mask))
+		return best;
+	cpu = bpf_cpumask_any_and_distribute(cast_mask(mask), p->cpus_ptr);
+	gain = preemptible_by(cpu, deadline_vns, now);
+	if (gain > best_gain) {
+		best_gain = gain;
+		best = cpu;
 	}
-	if (best < 0 && refused)
-		count(CNT_REFUSED);
-	return best;
+	cpu = bpf_cpumask_any_and_distribute(cast_mask(mask), p->cpus_ptr);
+	gain = preemptible_by(cpu, deadline_vns, now);
+	return gain > best_gain ? cpu : best;
 }
 
 static __always_inline int store_mask(struct mask_slot *slot, struct bpf_cpumask *mask)

@@ -18,9 +18,16 @@
 
 #include "intf.h"
 
-/* The native build defines this as nothing, to call the functions from Rust. */
+/*
+ * The native build defines POLICY_FN as nothing, to call the functions from Rust.
+ * POLICY_CALL is for those with branches that many callers share: as functions
+ * with linkage the verifier walks them once, not once a caller and path.
+ */
 #ifndef POLICY_FN
 #define POLICY_FN static inline __attribute__((always_inline))
+#define POLICY_CALL __attribute__((noinline))
+#else
+#define POLICY_CALL
 #endif
 
 /* Load weights as in kernel/sched/core.c: nice 0 is 1024, a step is 1.25. */
@@ -79,7 +86,7 @@ POLICY_FN u32 weight_of(s32 nice, u32 policy)
 }
 
 /* Run time of a task as virtual time: time * 1024 / weight, at most VIRTUAL_MAX. */
-POLICY_FN u64 to_virtual(u64 time_ns, u32 weight)
+POLICY_CALL u64 to_virtual(u64 time_ns, u32 weight)
 {
 	u64 whole, rest;
 

@@ -1,0 +1,70 @@
+# Two commands: `make run` shows the scheduler at work, `make test` checks everything.
+
+PREFIX ?= /usr/local
+DESTDIR ?=
+UNITDIR ?= $(PREFIX)/lib/systemd/system
+CARGO ?= cargo
+CLANG_FORMAT ?= $(shell ls /usr/bin/clang-format /usr/bin/clang-format-* 2>/dev/null | grep -E 'format(-(1[89]|[2-9][0-9]))?$$' | sort -V | tail -n 1)
+TARGET = $(or $(CARGO_TARGET_DIR),target)
+
+# For `make vm`: words of case names or case numbers, and series of kernels.
+CASE ?=
+KERNELS ?= 7.3
+
+.PHONY: run test test-all check build install uninstall kernel-6.12 kernels lint format vm clean
+
+# Says first where: on this machine if its kernel has sched_ext, you are root and you agree; else in a VM.
+run: build
+	@scripts/setup.sh test
+	@scripts/kernels.sh 7.3
+	@$(CARGO) build --quiet --release -p lab
+	@$(TARGET)/release/lab run $(TARGET)/release/scheduler
+
+build:
+	@scripts/setup.sh build
+	$(CARGO) build --release
+
+# Every case on the newest kernel, the core ones on the others.
+test: check kernels
+	VM=1 $(CARGO) test --test vm
+
+# Every case everywhere.
+test-all: check kernels
+	$(CARGO) test --test vm -- --all
+
+# What needs no virtual machine.
+check: lint
+	$(CARGO) test --workspace
+
+lint:
+	@scripts/setup.sh test
+	$(CARGO) fmt --all --check
+	$(CLANG_FORMAT) --dry-run -Werror src/bpf/*.[ch]
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+
+format:
+	$(CARGO) fmt --all
+	$(CLANG_FORMAT) -i src/bpf/*.[ch]
+
+# Some cases on some kernels: make vm CASE=fairness KERNELS="6.18 7.3"
+vm:
+	@scripts/setup.sh test
+	@scripts/kernels.sh
+	$(CARGO) test --test vm -- $(CASE) --kernel "$(KERNELS)"
+
+kernels:
+	@scripts/kernels.sh
+
+kernel-6.12:
+	@scripts/kernel-6.12.sh
+
+install:
+	install -D -m 755 $(TARGET)/release/scheduler $(DESTDIR)$(PREFIX)/bin/scheduler
+	install -D -m 644 packaging/scheduler.service $(DESTDIR)$(UNITDIR)/scheduler.service
+
+uninstall:
+	rm -f $(DESTDIR)$(PREFIX)/bin/scheduler $(DESTDIR)$(UNITDIR)/scheduler.service
+
+clean:
+	$(CARGO) clean
+	rm -rf .cache

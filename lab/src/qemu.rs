@@ -1,0 +1,191 @@
+//! One boot of a guest under QEMU, without hardware virtualization.
+
+use crate::{initramfs::Initramfs, kernel::Kernel};
+use anyhow::{Context, Result};
+use nix::sys::{prctl::set_pdeathsig, signal::Signal};
+use std::{
+    fs::{self, File},
+    io::{BufWriter, Read, Write},
+    os::unix::process::CommandExt,
+    path::Path,
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+/// How virtual CPUs share time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Mode {
+    /// A host thread for each virtual CPU: real parallelism, real races, the host's noise.
+    Parallel,
+    /// Time is the count of executed instructions, and CPUs take turns: one run is every run.
+    Deterministic,
+}
+
+/// The processors of a guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Topology {
+    /// QEMU's `-smp`.
+    pub smp: &'static str,
+    /// The CPUs of each NUMA node, as `FIRST-LAST`; none: one node, as the kernel sees it by default.
+    pub nodes: &'static [&'static str],
+}
+
+impl Topology {
+    /// One socket of four cores.
+    pub const FOUR: Self = Self { smp: "4", nodes: &[] };
+    /// Two sockets of two cores: two last-level caches.
+    pub const TWO_SOCKETS: Self = Self { smp: "4,sockets=2,cores=2", nodes: &[] };
+    /// Two cores of two hardware threads.
+    pub const THREADS: Self = Self { smp: "4,cores=2,threads=2", nodes: &[] };
+    /// Two NUMA nodes, a socket of two cores each.
+    pub const TWO_NODES: Self = Self { smp: "4,sockets=2,cores=2", nodes: &["0-1", "2-3"] };
+}
+
+/// A guest that can be booted.
+pub struct Guest<'a> {
+    /// The kernel to boot.
+    pub kernel: &'a Kernel,
+    /// Its processors.
+    pub topology: Topology,
+    /// How they share time.
+    pub mode: Mode,
+    /// Memory in MiB, all nodes together.
+    pub memory_mib: u32,
+    /// Words for the kernel's command line.
+    pub append: &'a str,
+}
+
+/// Distance of the virtual timer that narrows the turns of virtual CPUs, in ticks of 10 ns (100 µs).
+/// See `init::narrow_turns`.
+const TURN_TICKS: u32 = 10_000;
+
+/// A booted guest. It dies with this value.
+pub struct Running {
+    qemu: Child,
+    results: File,
+    partial: String,
+    console: std::path::PathBuf,
+}
+
+impl Guest<'_> {
+    /// Boots. `folder` receives the archive, the console's text and the results.
+    pub fn boot(&self, initramfs: &Initramfs, folder: &Path) -> Result<Running> {
+        fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))?;
+        let archive = folder.join("initramfs.cpio");
+        let console = folder.join("console.log");
+        let results = folder.join("results.log");
+        let mut out = BufWriter::new(File::create(&archive)?);
+        initramfs.write(&mut out).and_then(|()| out.flush()).context("writing the initramfs")?;
+        File::create(&results).context("creating the file of results")?;
+
+        let mut command = self.command(&archive, &console, &results);
+        // SAFETY: between fork and exec, this only makes a system call.
+        unsafe { command.pre_exec(|| Ok(set_pdeathsig(Signal::SIGKILL)?)) };
+        let qemu = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(File::create(folder.join("qemu.log"))?)
+            .spawn()
+            .context("starting qemu-system-x86_64: run scripts/setup.sh")?;
+        Ok(Running { qemu, results: File::open(results)?, partial: String::new(), console })
+    }
+
+    fn command(&self, archive: &Path, console: &Path, results: &Path) -> Command {
+        let mut qemu = Command::new("qemu-system-x86_64");
+        qemu.args(["-nodefaults", "-display", "none", "-monitor", "none", "-no-reboot"]);
+        qemu.args(["-m", &self.memory_mib.to_string(), "-smp", self.topology.smp]);
+        for (id, cpus) in self.topology.nodes.iter().enumerate() {
+            let size_mib = self.memory_mib as usize / self.topology.nodes.len();
+            qemu.args(["-object", &format!("memory-backend-ram,id=m{id},size={size_mib}M")]);
+            qemu.args(["-numa", &format!("node,nodeid={id},cpus={cpus},memdev=m{id}")]);
+        }
+        // The crypto self-tests would hog CPUs through the first seconds.
+        let mut append = "console=ttyS0 quiet panic=-1 cryptomgr.notests".to_owned();
+        match self.mode {
+            Mode::Parallel => {
+                qemu.args(["-accel", "tcg,thread=multi", "-cpu", "max"]);
+            }
+            Mode::Deterministic => {
+                qemu.args([
+                    "-accel",
+                    "tcg",
+                    "-icount",
+                    "shift=1,sleep=off",
+                    "-cpu",
+                    "max,-rdrand,-rdseed",
+                ]);
+                qemu.args([
+                    "-rtc",
+                    "base=2026-01-01,clock=vm",
+                    "-global",
+                    "hpet.hpet-intcap=0xf00004",
+                ]);
+                append += " nokaslr random.trust_cpu=off norandmaps tsc=reliable iomem=relaxed";
+                append += &format!(" lab.turn={TURN_TICKS}");
+            }
+        }
+        append += &format!(" {}", self.append);
+        qemu.arg("-kernel")
+            .arg(&self.kernel.image)
+            .arg("-initrd")
+            .arg(archive)
+            .args(["-append", &append]);
+        for port in [console, results] {
+            qemu.arg("-serial").arg(format!("file:{}", port.display()));
+        }
+        qemu
+    }
+}
+
+/// What [`Running::next_line`] came back with.
+pub enum Event {
+    /// A line from the guest.
+    Line(String),
+    /// The guest is off.
+    Off,
+    /// Nothing came within the limit.
+    Silence,
+}
+
+impl Running {
+    /// Waits for the next line on the port of results.
+    pub fn next_line(&mut self, limit: Duration) -> Result<Event> {
+        const POLL: Duration = Duration::from_millis(50);
+        let end = Instant::now() + limit;
+        loop {
+            let off = self.qemu.try_wait().context("waiting for QEMU")?.is_some();
+            let mut bytes = Vec::new();
+            self.results.read_to_end(&mut bytes).context("reading results")?;
+            self.partial += &String::from_utf8_lossy(&bytes);
+            if let Some((line, rest)) = self.partial.split_once('\n') {
+                let line = line.trim_end_matches('\r').to_owned();
+                self.partial = rest.to_owned();
+                return Ok(Event::Line(line));
+            }
+            if off {
+                return Ok(Event::Off);
+            }
+            if Instant::now() >= end {
+                return Ok(Event::Silence);
+            }
+            thread::sleep(POLL);
+        }
+    }
+
+    /// The last lines of the guest's console.
+    pub fn console_tail(&self, lines: usize) -> String {
+        let text = fs::read(&self.console).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
+        let all: Vec<&str> = text.lines().collect();
+        all[all.len().saturating_sub(lines)..].join("\n")
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Already gone is what is wanted.
+        self.qemu.kill().ok();
+        self.qemu.wait().ok();
+    }
+}

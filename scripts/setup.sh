@@ -1,0 +1,113 @@
+#!/bin/sh
+# Makes sure that the tools are there. Silent when nothing is missing.
+#
+#   scripts/setup.sh build     what compiling needs
+#   scripts/setup.sh test      also what the checks and the virtual machines need (default)
+#
+# On Debian 12 and 13 it installs what is missing, as root or through sudo, and says what. Elsewhere it
+# names what is missing and stops. It looks for tools, not for a distribution: where they are, it is content.
+set -eu
+cd "$(dirname "$0")/.."
+. scripts/apt.sh
+
+want=${1:-test}
+case $want in build | test) ;; *) echo "usage: scripts/setup.sh [build|test]" >&2; exit 2 ;; esac
+
+has() { command -v "$1" >/dev/null 2>&1; }
+
+# versioned NAME OLDEST: NAME itself, or NAME-NN, of this major version or later.
+versioned() {
+	for tool in "$1" $(seq -f "$1-%g" 30 -1 "$2"); do
+		has "$tool" || continue
+		major=$("$tool" --version | sed -n 's/.*version \([0-9]*\).*/\1/p' | head -n 1)
+		[ "${major:-0}" -ge "$2" ] && return 0
+	done
+	return 1
+}
+
+libclang() {
+	ldconfig -p 2>/dev/null | grep -q 'libclang[-.0-9]*\.so' ||
+		ls "${LIBCLANG_PATH:-/usr/lib}"/libclang*.so* /usr/lib/llvm-*/lib/libclang*.so* >/dev/null 2>&1
+}
+
+library() { has pkg-config && pkg-config --exists "$1"; }
+
+static_busybox() { has busybox && ! ldd "$(command -v busybox)" >/dev/null 2>&1; }
+
+# need DEBIAN-PACKAGE WHAT PROBE...: notes the package when the probe fails.
+missing='' packages='' qemu=''
+need() {
+	package=$1 what=$2
+	shift 2
+	"$@" && return
+	missing="$missing
+  $what (Debian: $package)"
+	# QEMU may have to come from another suite: it is installed apart.
+	if [ "$package" = qemu-system-x86 ]; then qemu=$package; else packages="$packages $package"; fi
+}
+
+probe() {
+	missing='' packages='' qemu=''
+	need gcc "a C compiler, gcc" has gcc
+	need make "make" has make
+	need git "git" has git
+	need clang-19 "clang 18 or later" versioned clang 18
+	need libclang-19-dev "libclang, for bindgen" libclang
+	need pkg-config "pkg-config" has pkg-config
+	need libelf-dev "libelf with headers" library libelf
+	need zlib1g-dev "zlib with headers" library zlib
+	[ "$want" = test ] || return 0
+	need clang-format-19 "clang-format 18 or later" versioned clang-format 18
+	need qemu-system-x86 "qemu-system-x86_64 10 or later" versioned qemu-system-x86_64 10
+	need busybox-static "busybox, statically linked" static_busybox
+	need stress-ng "stress-ng" has stress-ng
+	need rt-tests "cyclictest and hackbench" has cyclictest
+	need util-linux "setpriv and taskset" has setpriv
+	need xz-utils "xz" has xz
+	need zstd "zstd" has zstd
+	need systemd "systemd-analyze" has systemd-analyze
+}
+
+probe
+[ -n "$missing" ] || exit 0
+
+release=$(. /etc/os-release 2>/dev/null && echo "${ID:-}-${VERSION_ID:-}")
+case $release in
+debian-12 | debian-13) ;;
+*)
+	echo "setup: these are missing, install them and try again:$missing" >&2
+	exit 1
+	;;
+esac
+as_root=''
+if [ "$(id -u)" != 0 ]; then
+	has sudo || {
+		echo "setup: these are missing, install them as root and try again:$missing" >&2
+		exit 1
+	}
+	as_root=sudo
+fi
+export DEBIAN_FRONTEND=noninteractive
+
+if [ -n "$packages" ]; then
+	echo "setup: installing$packages"
+	$as_root apt-get update -qq
+	# shellcheck disable=SC2086 # a list of words
+	$as_root apt-get install -y -qq --no-install-recommends $packages
+fi
+if [ -n "$qemu" ] && [ "$release" = debian-13 ]; then
+	echo "setup: installing $qemu"
+	$as_root apt-get update -qq
+	$as_root apt-get install -y -qq --no-install-recommends "$qemu"
+elif [ -n "$qemu" ]; then
+	echo "setup: installing $qemu from bookworm-backports (your apt sources stay as they are)"
+	apt_aside "$PWD/.cache/apt-qemu" bookworm bookworm-backports
+	# shellcheck disable=SC2086
+	$as_root apt-get $apt_options install -y -qq --no-install-recommends -t bookworm-backports "$qemu"
+fi
+
+probe
+[ -z "$missing" ] || {
+	echo "setup: still missing after the installation:$missing" >&2
+	exit 1
+}

@@ -1,0 +1,114 @@
+//! CPU time goes by weight, and cannot be had by trickery. In the deterministic guest, whose clock is exact.
+
+use anyhow::{Context, Result, ensure};
+use lab::{
+    Case, Vm,
+    process::{Hog, cpu_times_over, hog},
+};
+use std::{thread, time::Duration};
+
+pub const CASES: &[Case] = &[
+    Case::new(2, "fairness_equal_nice", equal_nice).core().deterministic(),
+    Case::new(2, "fairness_by_weight", by_weight).core().deterministic(),
+    Case::new(2, "fairness_least_weight", least_weight).core().deterministic(),
+    Case::new(2, "fairness_three_on_two_cpus", three_on_two_cpus).core().deterministic(),
+    Case::new(3, "sleepers_gain_nothing", sleepers_gain_nothing).deterministic(),
+];
+
+/// Before a window opens, hogs have found their rhythm.
+const SETTLE: Duration = Duration::from_secs(1);
+
+/// The kernel's load weight of a nice level (`sched_prio_to_weight`).
+fn weight(nice: i32) -> f64 {
+    match nice {
+        -5 => 3121.0,
+        0 => 1024.0,
+        5 => 335.0,
+        19 => 15.0,
+        _ => 1024.0 / 1.25_f64.powi(nice),
+    }
+}
+
+/// What hogs of these nice levels get on CPU 1 in `window`, as parts of their due.
+fn parts_of_due(vm: &mut Vm, levels: &[i32], window: Duration) -> Result<Vec<f64>> {
+    let hogs: Vec<Hog> =
+        levels.iter().map(|&nice| hog().on(&[1]).nice(nice).start()).collect::<Result<_>>()?;
+    thread::sleep(SETTLE);
+    let times = cpu_times_over(&hogs, window)?;
+    let weights: f64 = levels.iter().map(|&nice| weight(nice)).sum();
+    let sum: f64 = times.iter().map(Duration::as_secs_f64).sum();
+    let parts: Vec<f64> = levels
+        .iter()
+        .zip(&times)
+        .map(|(&nice, time)| time.as_secs_f64() / (sum * weight(nice) / weights))
+        .collect();
+    vm.say(format!("nice {levels:?}: {times:.3?}, {parts:.3?} of the due"));
+    ensure!(sum > 0.97 * window.as_secs_f64(), "the CPU was not theirs: {sum} s of {window:?}");
+    Ok(parts)
+}
+
+fn within(parts: &[f64], tolerance: f64) -> Result<()> {
+    for part in parts {
+        ensure!((part - 1.0).abs() <= tolerance, "{part:.3} of the due, {tolerance} is tolerated");
+    }
+    Ok(())
+}
+
+fn equal_nice(vm: &mut Vm) -> Result<()> {
+    let scheduler = vm.scheduler(&[])?;
+    within(&parts_of_due(vm, &[0; 4], Duration::from_secs(4))?, 0.02)?;
+    scheduler.finish()?;
+    Ok(())
+}
+
+fn by_weight(vm: &mut Vm) -> Result<()> {
+    let scheduler = vm.scheduler(&[])?;
+    within(&parts_of_due(vm, &[0, 5], Duration::from_secs(5))?, 0.03)?;
+    within(&parts_of_due(vm, &[-5, 0, 5], Duration::from_secs(6))?, 0.03)?;
+    scheduler.finish()?;
+    Ok(())
+}
+
+fn least_weight(vm: &mut Vm) -> Result<()> {
+    let scheduler = vm.scheduler(&[])?;
+    let parts = parts_of_due(vm, &[0, 0, 0, 19], Duration::from_secs(10))?;
+    let least = parts.last().context("four hogs")?;
+    ensure!(*least >= 0.9, "the nice 19 hog got {least:.2} of its due");
+    scheduler.finish()?;
+    Ok(())
+}
+
+fn three_on_two_cpus(vm: &mut Vm) -> Result<()> {
+    const WINDOW: Duration = Duration::from_secs(10);
+    let scheduler = vm.scheduler(&[])?;
+    let hogs: Vec<Hog> = (0..3).map(|_| hog().on(&[1, 2]).start()).collect::<Result<_>>()?;
+    thread::sleep(SETTLE);
+    let times = cpu_times_over(&hogs, WINDOW)?;
+    vm.say(format!("{times:.3?}"));
+    let (least, most) = (times.iter().min().context("none")?, times.iter().max().context("none")?);
+    ensure!(most.as_secs_f64() <= 1.05 * least.as_secs_f64(), "{times:.3?}");
+    scheduler.finish()?;
+    Ok(())
+}
+
+/// A pure hog against one that sleeps just before its slice ends, or in another pattern.
+fn sleepers_gain_nothing(vm: &mut Vm) -> Result<()> {
+    const WINDOW: Duration = Duration::from_secs(3);
+    const MOST: f64 = 0.55;
+    let scheduler = vm.scheduler(&[])?;
+    for (run_us, sleep_us) in
+        [(250, 20), (950, 50), (1900, 100), (2900, 100), (3900, 100), (9000, 1000), (19_000, 1000)]
+    {
+        let hogs = [hog().on(&[1]).start()?, hog().on(&[1]).sleeping(run_us, sleep_us).start()?];
+        thread::sleep(SETTLE);
+        let times = cpu_times_over(&hogs, WINDOW)?;
+        let share = times[1].as_secs_f64() / WINDOW.as_secs_f64();
+        vm.say(format!("runs {run_us} µs, sleeps {sleep_us} µs: {share:.3} of the CPU"));
+        ensure!(
+            share <= MOST,
+            "{share:.3} of the CPU by running {run_us} µs and sleeping {sleep_us} µs"
+        );
+    }
+    scheduler.finish()?;
+    Ok(())
+}

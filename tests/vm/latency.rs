@@ -1,0 +1,116 @@
+//! A waking task runs soon: on an idle CPU if there is one, before the hogs if there is none.
+
+use anyhow::{Context, Result, ensure};
+use lab::{
+    Case, Vm,
+    process::{Hog, hog},
+    qemu::Topology,
+};
+use std::{
+    fs, thread,
+    time::{Duration, Instant},
+};
+
+pub const CASES: &[Case] = &[
+    Case::new(4, "latency_beside_hogs", latency_beside_hogs).deterministic(),
+    Case::new(5, "idle_cpus_are_used", idle_cpus_are_used).deterministic(),
+    Case::new(5, "idle_cpus_are_used_2_sockets", idle_cpus_are_used)
+        .deterministic()
+        .on(Topology::TWO_SOCKETS),
+    Case::new(5, "idle_cpus_are_used_2_nodes", idle_cpus_are_used)
+        .deterministic()
+        .on(Topology::TWO_NODES),
+    Case::new(5, "idle_cpus_are_used_threads", idle_cpus_are_used)
+        .deterministic()
+        .on(Topology::THREADS),
+    Case::new(5, "cores_before_threads", cores_before_threads)
+        .deterministic()
+        .on(Topology::THREADS),
+];
+
+/// The wakeup latency that a hundredth of the wakeups exceeds, in µs, by cyclictest beside two hogs per CPU.
+fn p99_us(vm: &Vm) -> Result<u64> {
+    let _hogs: Vec<Hog> = (0..8).map(|_| hog().start()).collect::<Result<_>>()?;
+    thread::sleep(Duration::from_secs(1));
+    let line = "cyclictest --policy=other -t2 -i 1000 -l 2000 -q --default-system -h 100000";
+    let end = vm.run(&line.split(' ').collect::<Vec<_>>(), Duration::from_secs(120))?;
+    // "LATENCY COUNT-OF-THREAD COUNT-OF-THREAD", zero-padded; other lines begin with #.
+    let mut counts = Vec::new();
+    for line in end.stdout.lines().filter(|line| line.starts_with(|c: char| c.is_ascii_digit())) {
+        let mut fields = line.split_whitespace().map(str::parse::<u64>);
+        let latency_us = fields.next().context("an empty line")??;
+        counts.push((latency_us, fields.sum::<Result<u64, _>>()?));
+    }
+    let total: u64 = counts.iter().map(|(_, count)| count).sum();
+    ensure!(total > 1000, "cyclictest measured {total} wakeups:\n{}", end.stderr);
+    let mut seen = 0;
+    for (latency_us, count) in counts {
+        seen += count;
+        if seen * 100 >= total * 99 {
+            return Ok(latency_us);
+        }
+    }
+    Ok(u64::MAX)
+}
+
+fn latency_beside_hogs(vm: &mut Vm) -> Result<()> {
+    let default_us = p99_us(vm)?;
+    let scheduler = vm.scheduler(&[])?;
+    let ours_us = p99_us(vm)?;
+    scheduler.finish()?;
+    vm.say(format!("p99 beside 8 hogs on 4 CPUs: {default_us} µs by default, {ours_us} µs here"));
+    ensure!(ours_us < default_us, "{ours_us} µs, the kernel's default has {default_us} µs");
+    Ok(())
+}
+
+/// The time that a process has waited on run queues, and how often it was put on a CPU
+/// (Documentation/scheduler/sched-stats.rst).
+fn run_queue_wait(task: &Hog) -> Result<(Duration, u64)> {
+    let text = fs::read_to_string(format!("/proc/{}/schedstat", task.pid()))?;
+    let fields: Vec<u64> = text.split_whitespace().map(str::parse).collect::<Result<_, _>>()?;
+    Ok((
+        Duration::from_nanos(*fields.get(1).context("schedstat")?),
+        *fields.get(2).context("schedstat")?,
+    ))
+}
+
+/// Two hogs on four CPUs: a third task that sleeps and wakes finds an idle CPU each time.
+fn idle_cpus_are_used(vm: &mut Vm) -> Result<()> {
+    const WAIT_MAX: Duration = Duration::from_micros(250);
+    let scheduler = vm.scheduler(&[])?;
+    let _hogs: Vec<Hog> = (0..2).map(|_| hog().start()).collect::<Result<_>>()?;
+    let sleeper = hog().sleeping(200, 2000).start()?;
+    thread::sleep(Duration::from_secs(1));
+    let (before, runs_before) = run_queue_wait(&sleeper)?;
+    thread::sleep(Duration::from_secs(3));
+    let (after, runs_after) = run_queue_wait(&sleeper)?;
+    let runs = runs_after - runs_before;
+    ensure!(runs > 500, "it ran {runs} times");
+    let mean = (after - before) / u32::try_from(runs)?;
+    vm.say(format!("mean run-queue wait of {runs} wakeups: {mean:.1?}"));
+    ensure!(mean < WAIT_MAX, "it waits {mean:?} although CPUs are idle");
+    scheduler.finish()?;
+    Ok(())
+}
+
+/// Two hogs on two cores of two threads keep to a core each.
+fn cores_before_threads(vm: &mut Vm) -> Result<()> {
+    let scheduler = vm.scheduler(&[])?;
+    let hogs: Vec<Hog> = (0..2).map(|_| hog().start()).collect::<Result<_>>()?;
+    thread::sleep(Duration::from_secs(1));
+    let core = |hog: &Hog| -> Result<String> {
+        let cpu = hog.last_cpu()?;
+        Ok(fs::read_to_string(format!("/sys/devices/system/cpu/cpu{cpu}/topology/core_id"))?)
+    };
+    let (mut apart, mut samples) = (0, 0);
+    let begin = Instant::now();
+    while begin.elapsed() < Duration::from_secs(3) {
+        samples += 1;
+        apart += u32::from(core(&hogs[0])? != core(&hogs[1])?);
+        thread::sleep(Duration::from_millis(10));
+    }
+    vm.say(format!("on different cores in {apart} of {samples} samples"));
+    ensure!(f64::from(apart) >= 0.95 * f64::from(samples), "{apart} of {samples} samples");
+    scheduler.finish()?;
+    Ok(())
+}
