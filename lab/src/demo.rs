@@ -175,10 +175,8 @@ fn show(scheduler: &Path, mut screen: impl Screen) -> Result<()> {
 fn figures(scheduler: &Path) -> Result<Vec<(&'static str, String)>> {
     const INTERVAL: &str = "2";
     const LIMIT: Duration = Duration::from_secs(30);
-    let mut running = Scheduler::start(
-        &mut Command::new(scheduler),
-        &["--json", "--interval", INTERVAL],
-    )?;
+    let mut running =
+        Scheduler::start(&mut Command::new(scheduler), &["--json", "--interval", INTERVAL])?;
     crate::vm::wait_for(LIMIT, || Ok(running.process().stdout().contains('\n')))
         .context("waiting for a line of statistics")?;
     let line = running.process().stdout();

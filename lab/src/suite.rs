@@ -399,7 +399,6 @@ fn run(case: &Case) -> Outcome {
         }
     };
     Outcome { name: case.name.into(), seconds: begin.elapsed().as_secs_f64(), said, failure }
-<<<<<<< HEAD
 }
 
 /// After a case no scheduler is attached, and the kernel holds no BPF object more than before.
@@ -413,8 +412,6 @@ fn nothing_is_left(before: BpfObjects) -> Result<()> {
         format!("left loaded: {before:?} before, {:?} after", BpfObjects::count())
     })?;
     Ok(())
-=======
->>>>>>> 320c91e788c7d108255a859611963a11eb20dd79
 }
 
 /// The end of a long text.

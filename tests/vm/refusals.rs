@@ -29,11 +29,6 @@ fn check(end: &Finished, code: i32, words: &[&str]) -> Result<()> {
         ensure!(end.stderr.contains(word), "the message does not say {word:?}:\n{}", end.stderr);
     }
     ensure!(!end.stderr.contains("panicked"), "a panic:\n{}", end.stderr);
-<<<<<<< HEAD
-=======
-    let freed = wait_for(Duration::from_secs(20), || Ok(BpfObjects::count()? == before));
-    ensure!(freed.is_ok(), "left loaded: {before:?} before, {:?} after", BpfObjects::count()?);
->>>>>>> 320c91e788c7d108255a859611963a11eb20dd79
     Ok(())
 }
 
@@ -48,10 +43,6 @@ fn second_instance(vm: &mut Vm) -> Result<()> {
 }
 
 fn no_privileges(vm: &mut Vm) -> Result<()> {
-<<<<<<< HEAD
-=======
-    let before = vm.bpf_objects()?;
->>>>>>> 320c91e788c7d108255a859611963a11eb20dd79
     let user = ["setpriv", "--reuid=1000", "--regid=1000", "--clear-groups", "--inh-caps=-all"];
     let end = vm.run(&[&user[..], &[SCHEDULER]].concat(), LIMIT)?;
     vm.say(end.stderr.trim());
