@@ -23,9 +23,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How often it is looked whether the kernel has ejected the scheduler or CPUs came. Each look is
-/// a memory read and a system call.
+/// How often it is looked whether the kernel has ejected the scheduler: a memory read.
 const WATCH_PERIOD: Duration = Duration::from_millis(250);
+/// How often it is looked whether CPUs came: a read of a file.
+const HOTPLUG_PERIOD: Duration = Duration::from_secs(1);
 
 /// Returns when the scheduler is to end: a stop signal came, the kernel has ejected it, or the
 /// reader of the reports has gone.
@@ -38,18 +39,18 @@ pub fn until_the_end(
     stop: &Stop,
     notifier: &Notifier,
 ) -> Result<()> {
-    let mut watchdog = Watchdog::new(notifier);
+    let mut keeper = Keeper::new(notifier);
     let mut reporter = report.map(|report| Reporter::start(report, scheduler)).transpose()?;
     loop {
         let due = reporter.as_ref().map_or(WATCH_PERIOD, |r| WATCH_PERIOD.min(r.time_left()));
-        if stop.wait(due) == Wake::Stop || !tend(scheduler, &mut watchdog)? {
+        if stop.wait(due) == Wake::Stop || !keeper.tend(scheduler)? {
             return Ok(());
         }
         let Some(reporter) = reporter.as_mut().filter(|r| r.time_left().is_zero()) else {
             continue;
         };
         let text = reporter.report(scheduler)?;
-        let mut tend = || tend(scheduler, &mut watchdog);
+        let mut tend = || keeper.tend(scheduler);
         match output::write(&mut io::stdout(), &text, stop, WATCH_PERIOD, &mut tend)? {
             Written::Whole => {}
             Written::Closed | Written::Stopped => return Ok(()),
@@ -57,40 +58,51 @@ pub fn until_the_end(
     }
 }
 
-/// Looks after the scheduler. False if it has been ejected.
-fn tend(scheduler: &mut Scheduler<'_>, watchdog: &mut Watchdog<'_>) -> Result<bool> {
-    if scheduler.is_ejected() {
-        return Ok(false);
-    }
-    scheduler.follow_hotplug()?;
-    watchdog.look(scheduler)?;
-    Ok(true)
-}
-
-/// Tells the service manager that the scheduler makes progress, as often as it wants to know.
-struct Watchdog<'a> {
+/// Looks after the scheduler, and tells the service manager that it makes progress.
+struct Keeper<'a> {
     notifier: &'a Notifier,
-    period: Option<Duration>,
-    looked_at: Instant,
+    cpus_looked_at: Instant,
+    /// How often the service manager wants to know.
+    watchdog_period: Option<Duration>,
+    progress_looked_at: Instant,
     seen: Option<Sample>,
 }
 
-impl<'a> Watchdog<'a> {
+impl<'a> Keeper<'a> {
     fn new(notifier: &'a Notifier) -> Self {
-        let period = notifier.watchdog_period();
-        Self { notifier, period, looked_at: Instant::now(), seen: None }
+        let now = Instant::now();
+        Self {
+            notifier,
+            // The first look is due at once: CPUs may have come during the attach.
+            cpus_looked_at: now - HOTPLUG_PERIOD,
+            watchdog_period: notifier.watchdog_period(),
+            progress_looked_at: now,
+            seen: None,
+        }
     }
 
-    fn look(&mut self, scheduler: &Scheduler<'_>) -> Result<()> {
-        if self.period.is_none_or(|period| self.looked_at.elapsed() < period) {
-            return Ok(());
+    /// Does what is due. False if the kernel has ejected the scheduler.
+    fn tend(&mut self, scheduler: &mut Scheduler<'_>) -> Result<bool> {
+        if scheduler.is_ejected() {
+            return Ok(false);
         }
-        self.looked_at = Instant::now();
+        if self.cpus_looked_at.elapsed() >= HOTPLUG_PERIOD {
+            self.cpus_looked_at = Instant::now();
+            scheduler.follow_hotplug()?;
+        }
+        if self.watchdog_period.is_some_and(|span| self.progress_looked_at.elapsed() >= span) {
+            self.progress_looked_at = Instant::now();
+            self.prove_progress(scheduler)?;
+        }
+        Ok(true)
+    }
+
+    fn prove_progress(&mut self, scheduler: &Scheduler<'_>) -> Result<()> {
         let now = scheduler.sample()?;
         if self.seen.as_ref().is_none_or(|before| now.shows_progress_since(before)) {
             self.notifier.tell_or_warn(Event::Alive);
         } else {
-            log::warn!("tasks wait and no CPU has switched for {:?}", self.period);
+            log::warn!("tasks wait, and no CPU has started another one since the last look");
         }
         self.seen = Some(now);
         Ok(())
@@ -123,8 +135,9 @@ impl Reporter {
         let span = now.at - self.before.at;
         let tasks = self.tasks.busiest(scheduler.task_samples()?, span, self.report.tasks);
         let interval = Interval::between(&self.before, &now, tasks);
-        // From the plan, so that reports do not drift; from here if the plan is past.
-        self.due = (self.due + self.report.interval).max(now.at);
+        // By the plan, so that reports do not drift, but never soon after a late one.
+        let interval = self.report.interval;
+        self.due = (self.due + interval).max(now.at + interval / 2);
         self.before = now;
         match self.report.format {
             Format::Json => json::line(&interval),
