@@ -314,6 +314,7 @@ void BPF_STRUCT_OPS(sched_enqueue, struct task_struct *p, u64 enq_flags)
 		scx_bpf_dsq_insert(p, to.dsq, to.slice_ns, to.enq_flags);
 		return;
 	}
+	tctx->queued_at = scx_bpf_now();
 	scx_bpf_dsq_insert_vtime(p, to.dsq, to.slice_ns, tctx->deadline_vns, to.enq_flags);
 	wake_idle_for(p);
 }
@@ -389,6 +390,45 @@ static __always_inline bool steal(u64 dsq)
 }
 
 /*
+ * By its weight a SCHED_IDLE task beside fifty others is due once in a quarter of
+ * a minute, and the kernel ejects a scheduler that leaves a task waiting for that
+ * long. So whoever has waited for WAIT_MAX_NS goes first, weight or not: a
+ * thousandth of a CPU at most for each, since it waits as long again.
+ */
+#define WAIT_MAX_NS (1000ULL * 1000 * 1000)
+#define RESCUE_GAP_NS (10ULL * 1000 * 1000)
+#define RESCUE_MAX 8
+
+/*
+ * Looks at the RESCUE_MAX latest deadlines of queue `from`, and puts one that has
+ * waited for too long in front of everything, in queue `to` (a task cannot be
+ * moved within one). Both are served by this CPU.
+ */
+static __always_inline bool rescue(u64 from, u64 to, s32 cpu, u64 first_vns, u64 now)
+{
+	struct task_struct *p;
+	struct task_ctx *tctx;
+	bool moved = false;
+	s32 seen = 0;
+
+	bpf_for_each(scx_dsq, p, from, SCX_DSQ_ITER_REV) {
+		if (++seen > RESCUE_MAX)
+			break;
+		if (!bpf_cpumask_test_cpu(cpu, p->cpus_ptr))
+			continue;
+		tctx = task_ctx_of(p);
+		if (!tctx || (s64)(now - tctx->queued_at) < (s64)WAIT_MAX_NS)
+			continue;
+		scx_bpf_dsq_move_set_vtime(BPF_FOR_EACH_ITER, first_vns);
+		moved = scx_bpf_dsq_move_vtime(BPF_FOR_EACH_ITER, p, to, 0);
+		break;
+	}
+	if (moved)
+		count(CNT_RESCUES);
+	return moved;
+}
+
+/*
  * Moves the earlier deadline of the two heads to the CPU. Each queue stands in
  * where the other fails: heads are looked at without a lock and may be gone.
  */
@@ -431,6 +471,17 @@ void BPF_STRUCT_OPS(sched_dispatch, s32 cpu, struct task_struct *prev)
 	nr_cpu = scx_bpf_dsq_nr_queued(cpu_dsq(cpu));
 	nr_waiting = (nr_llc > 0 ? nr_llc : 0) + (nr_cpu > 0 ? nr_cpu * lctx->nr_cpus : 0);
 	cctx->slice_ns = base_slice(knobs.slice_max_ns, knobs.slice_min_ns, nr_waiting, lctx->nr_cpus);
+
+	if (nr_waiting && now - cctx->rescued_at > RESCUE_GAP_NS) {
+		/* Earlier than any place that place_requeue() gives. */
+		u64 first_vns = lctx->clock.now_vns - VIRTUAL_MAX / 1024;
+
+		cctx->rescued_at = now;
+		if (nr_llc > 0 && rescue(llc, cpu_dsq(cpu), cpu, first_vns, now))
+			nr_cpu++;
+		else if (nr_cpu > 0 && rescue(cpu_dsq(cpu), llc, cpu, first_vns, now))
+			nr_llc++;
+	}
 
 	/* The running task goes on unless something that is due earlier waits. */
 	if (prev && (prev->scx.flags & SCX_TASK_QUEUED) && bpf_cpumask_test_cpu(cpu, prev->cpus_ptr))
@@ -828,5 +879,9 @@ SCX_OPS_DEFINE(scheduler_ops,
 	       .init = (void *)sched_init,
 	       .exit = (void *)sched_exit,
 	       .flags = SCX_OPS_KEEP_BUILTIN_IDLE,
-	       .timeout_ms = 5000,
+	       /*
+		* Longer than a turn of the queue can take: a thousand tasks a CPU, one
+		* tick of 100 Hz each, is ten seconds.
+		*/
+	       .timeout_ms = 15000,
 	       .name = "scheduler");
