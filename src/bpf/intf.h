@@ -51,6 +51,7 @@ enum hist {
  * The one list of counters. Each line: enum suffix, field name, what it counts.
  * All are cumulative, per CPU, written only on that CPU by the kernel's half.
  */
+/* clang-format off */
 #define COUNTERS(X)                                                                  \
 	X(SWITCHES, switches, "times a task started to run")                         \
 	X(RUN_NS, run_ns, "nanoseconds run by tasks of this scheduler")              \
@@ -73,6 +74,7 @@ enum hist {
 	X(REENQUEUED, reenqueued, "tasks moved away because a real-time task took the CPU") \
 	X(HOTPLUG, hotplug, "times this CPU went off- or online")                    \
 	X(BAD_CONTEXT, bad_context, "callbacks that found no state for their task")
+/* clang-format on */
 
 enum counter {
 #define X(upper, lower, text) CNT_##upper,
