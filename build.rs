@@ -1,6 +1,7 @@
 //! Builds the kernel's half. Everything generated goes to `OUT_DIR`:
 //! - `bpf_skel.rs`, the skeleton of `src/bpf/main.bpf.c`, compiled by clang for BPF;
 //! - `intf.rs`, the Rust view of `src/bpf/intf.h`;
+//! - `counters.rs`, the names and texts of the counters in `src/bpf/intf.h`;
 //! - `policy.rs` and a static library: `src/bpf/policy.h` as native code.
 
 use anyhow::{Context, Result};
@@ -15,6 +16,10 @@ fn main() -> Result<()> {
         .enable_skel("src/bpf/main.bpf.c", "bpf")
         .build()
         .context("building src/bpf/main.bpf.c")?;
+
+    let intf = std::fs::read_to_string("src/bpf/intf.h").context("reading src/bpf/intf.h")?;
+    std::fs::write(out_dir.join("counters.rs"), counter_table(&intf)?)
+        .context("writing the table of counters")?;
 
     cc::Build::new()
         .file("src/bpf/policy.c")
@@ -34,6 +39,26 @@ fn main() -> Result<()> {
     println!("cargo:rerun-if-changed=.git/HEAD");
     println!("cargo:rerun-if-changed=.git/refs");
     Ok(())
+}
+
+/// The lines of the list `COUNTERS(X)` as a Rust table of names and texts. bindgen knows the
+/// enum that the list makes, but nothing of its strings.
+fn counter_table(intf: &str) -> Result<String> {
+    let (_, list) = intf.split_once("#define COUNTERS(X)").context("intf.h has no COUNTERS(X)")?;
+    let mut entries = Vec::new();
+    for line in list.lines().map(|line| line.trim_end_matches('\\').trim()) {
+        let Some(fields) = line.strip_prefix("X(").and_then(|line| line.strip_suffix(')')) else {
+            if entries.is_empty() {
+                continue;
+            }
+            break;
+        };
+        let mut fields = fields.splitn(3, ',').skip(1).map(str::trim);
+        let name = fields.next().context("a counter without a name")?;
+        let text = fields.next().context("a counter without a text")?;
+        entries.push(format!("    Counter {{ name: {name:?}, text: {text} }},\n"));
+    }
+    Ok(format!("&[\n{}]", entries.concat()))
 }
 
 /// The git revision that this is built from; "unknown" outside a checkout.

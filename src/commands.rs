@@ -7,9 +7,10 @@ use crate::{
         notify::{Event, Notifier},
         preflight::{self, Host},
         scheduler::Scheduler,
-        stop::{Stop, Wake},
+        stop::Stop,
     },
     settings::Settings,
+    watch,
 };
 use libbpf_rs::{PrintLevel, set_print};
 use log::LevelFilter;
@@ -19,7 +20,6 @@ use std::{
     io::{self, Write},
     mem::MaybeUninit,
     process::ExitCode,
-    time::Duration,
 };
 
 /// The whole program: from the command line, the program's name first, to the exit code.
@@ -72,39 +72,23 @@ fn schedule(settings: &Settings) -> Result<Exit, Failure> {
     let notifier = Notifier::from_env();
     let mut storage = MaybeUninit::uninit();
     let mut scheduler = Scheduler::load(settings, &host, &mut storage)?;
+    log::info!("loaded");
     if stop.is_triggered() {
         return Ok(Exit::Stopped);
     }
     scheduler.attach()?;
     log::info!("attached");
     release_memory();
-    tell(&notifier, Event::Ready);
+    notifier.tell_or_warn(Event::Ready);
 
-    let watched = watch(&mut scheduler, &stop, &notifier);
-    tell(&notifier, Event::Stopping);
+    let watched = watch::until_the_end(&mut scheduler, settings.report, &stop, &notifier);
+    notifier.tell_or_warn(Event::Stopping);
     let report = scheduler.detach();
     if !report.is_by_us() {
         return Err(Failure::new(Exit::Failed, report.to_string()));
     }
-    watched.map(|()| Exit::Stopped)
-}
-
-/// How often it is looked whether the kernel has ejected the scheduler or CPUs came.
-const WATCH_PERIOD: Duration = Duration::from_millis(250);
-
-/// Returns when the scheduler is to end.
-fn watch(scheduler: &mut Scheduler<'_>, stop: &Stop, notifier: &Notifier) -> Result<(), Failure> {
-    let _ = notifier;
-    while stop.wait(WATCH_PERIOD) != Wake::Stop && !scheduler.is_ejected() {
-        scheduler.follow_hotplug()?;
-    }
-    Ok(())
-}
-
-fn tell(notifier: &Notifier, event: Event) {
-    if let Err(error) = notifier.tell(event) {
-        log::warn!("telling the service manager {event:?}: {error}");
-    }
+    watched?;
+    Ok(Exit::Stopped)
 }
 
 fn set_up_log(verbosity: u8) {

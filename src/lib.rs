@@ -21,3 +21,4 @@ pub mod machine;
 pub mod settings;
 pub mod stats;
 pub mod units;
+pub mod watch;

@@ -20,6 +20,8 @@ mod lifecycle;
 mod refusals;
 #[path = "vm/stress.rs"]
 mod stress;
+#[path = "vm/truth.rs"]
+mod truth;
 
 fn main() -> ExitCode {
     let suite = Suite {
@@ -30,6 +32,7 @@ fn main() -> ExitCode {
             fairness::CASES,
             latency::CASES,
             stress::CASES,
+            truth::CASES,
         ]
         .concat(),
         programs: vec![(lab::vm::SCHEDULER, env!("CARGO_BIN_EXE_scheduler").into())],

@@ -175,10 +175,8 @@ fn show(scheduler: &Path, mut screen: impl Screen) -> Result<()> {
 fn figures(scheduler: &Path) -> Result<Vec<(&'static str, String)>> {
     const INTERVAL: &str = "2";
     const LIMIT: Duration = Duration::from_secs(30);
-    let mut running = Scheduler::start(
-        &mut Command::new(scheduler),
-        &["--stats", "--json", "--interval", INTERVAL],
-    )?;
+    let mut running =
+        Scheduler::start(&mut Command::new(scheduler), &["--json", "--interval", INTERVAL])?;
     crate::vm::wait_for(LIMIT, || Ok(running.process().stdout().contains('\n')))
         .context("waiting for a line of statistics")?;
     let line = running.process().stdout();
@@ -190,8 +188,8 @@ fn figures(scheduler: &Path) -> Result<Vec<(&'static str, String)>> {
         number(path).map_or("not reported".into(), |n| format!("{n:.0}{unit}"))
     };
     Ok(vec![
-        ("wakeup latency p50", show("/totals/wakeup_p50_us", " µs")),
-        ("wakeup latency p99", show("/totals/wakeup_p99_us", " µs")),
-        ("switches/s", show("/totals/switches_per_s", "")),
+        ("wakeup latency p50", show("/total/wakeup_latency/p50_us", " µs")),
+        ("wakeup latency p99", show("/total/wakeup_latency/p99_us", " µs")),
+        ("switches/s", show("/total/switches_per_s", "")),
     ])
 }

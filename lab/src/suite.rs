@@ -6,9 +6,9 @@ use crate::{
     kernel::{Kernel, SERIES, STOCK},
     process::HogPlan,
     qemu::{Event, Guest, Mode, Topology},
-    vm::Vm,
+    vm::{BpfObjects, Vm, sched_ext, wait_for},
 };
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use nix::{
     sys::{
         signal::{Signal, kill},
@@ -206,7 +206,7 @@ impl Suite {
         let begin = Instant::now();
         let report = Mutex::new(Report::default());
         for problem in &missing {
-            lock(&report).fail(&format!("FAIL  {problem}"), "");
+            lock(&report).fail(problem, "");
         }
         let queue = Mutex::new(boots.into_iter().enumerate());
         thread::scope(|scope| {
@@ -373,9 +373,9 @@ pub fn base_initramfs(programs: &[(&str, PathBuf)], tools: &[&str]) -> Result<In
 /// Runs a case here, in the guest, and leaves no process behind.
 fn run(case: &Case) -> Outcome {
     let begin = Instant::now();
-    let (said, failure) = match Vm::new() {
+    let (said, failure) = match Vm::new().and_then(|vm| Ok((vm, BpfObjects::count()?))) {
         Err(error) => (String::new(), Some(format!("{error:#}"))),
-        Ok(mut vm) => {
+        Ok((mut vm, before)) => {
             let result = catch_unwind(AssertUnwindSafe(|| (case.body)(&mut vm)));
             end_all_processes();
             let mut failure = match result {
@@ -383,10 +383,7 @@ fn run(case: &Case) -> Outcome {
                 Ok(Err(error)) => Some(format!("{error:#}")),
                 Err(panic) => Some(panic_text(&*panic)),
             };
-            let left = vm.wait_for_state("disabled", Duration::from_secs(10));
-            if case.scope != Scope::Stock
-                && let Err(error) = left
-            {
+            if let Err(error) = nothing_is_left(before) {
                 failure.get_or_insert(format!("{error:#}"));
             }
             let faults = vm.faults();
@@ -402,6 +399,19 @@ fn run(case: &Case) -> Outcome {
         }
     };
     Outcome { name: case.name.into(), seconds: begin.elapsed().as_secs_f64(), said, failure }
+}
+
+/// After a case no scheduler is attached, and the kernel holds no BPF object more than before.
+fn nothing_is_left(before: BpfObjects) -> Result<()> {
+    // The kernel frees in the background.
+    const LIMIT: Duration = Duration::from_secs(20);
+    if let Ok(state) = sched_ext("state") {
+        ensure!(state == "disabled", "sched_ext is left {state}");
+    }
+    wait_for(LIMIT, || Ok(BpfObjects::count()? == before)).with_context(|| {
+        format!("left loaded: {before:?} before, {:?} after", BpfObjects::count())
+    })?;
+    Ok(())
 }
 
 /// The end of a long text.

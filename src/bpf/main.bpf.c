@@ -57,6 +57,20 @@ static __always_inline void drive_clock(struct vclock *c, u64 vruntime_vns, u64 
 		*c = next;
 }
 
+/*
+ * The clock of a CPU that serves tasks of the whole LLC is where the LLC's is: it
+ * may have stayed behind with tasks of its own that are gone.
+ */
+static __always_inline void catch_up(struct vclock *c, u64 vruntime_vns, u64 llc_vns, u64 now)
+{
+	u64 to_vns = vtime_min(vruntime_vns, llc_vns);
+
+	if ((s64)(to_vns - c->now_vns) < (s64)CLOCK_STEP_VNS)
+		return;
+	c->now_vns = to_vns;
+	c->set_at = now;
+}
+
 /* Puts the vruntime into the virtual time of the LLC of `cpu`; lag is kept. */
 static __always_inline void settle(struct task_ctx *tctx, s32 cpu)
 {
@@ -306,29 +320,40 @@ void BPF_STRUCT_OPS(sched_enqueue, struct task_struct *p, u64 enq_flags)
 
 /* ---- what next ---- */
 
-/* Tasks of an LLC's queue that dispatch looks at for one that may run on its CPU. */
+/* Tasks of a queue that dispatch looks at for one that may run on its CPU. */
 #define HEADS_MAX 8
 
-/*
- * The deadline of the first task of queue `dsq` that may run on `cpu`. False: there
- * is none among the first HEADS_MAX.
- */
-static __always_inline bool head_deadline(u64 dsq, s32 cpu, u64 *deadline_vns)
+/* What waits in a queue for a CPU. */
+struct head {
+	u64 deadline_vns;
+	bool waits;
+	bool unknown; /* the first HEADS_MAX may not run here; whoever comes next may */
+};
+
+static __always_inline struct head head_of(u64 dsq, s32 cpu)
 {
+	struct head h = {};
 	struct task_struct *p;
 	s32 seen = 0;
-	bool found = false;
 
 	bpf_for_each(scx_dsq, p, dsq, 0) {
 		if (bpf_cpumask_test_cpu(cpu, p->cpus_ptr)) {
-			*deadline_vns = p->scx.dsq_vtime;
-			found = true;
+			h.deadline_vns = p->scx.dsq_vtime;
+			h.waits = true;
 			break;
 		}
-		if (++seen >= HEADS_MAX)
+		if (++seen >= HEADS_MAX) {
+			h.unknown = true;
 			break;
+		}
 	}
-	return found;
+	return h;
+}
+
+/* Must a task that is due at `due_vns` give way to what waits? */
+static __always_inline bool gives_way(const struct head *h, u64 due_vns)
+{
+	return h->unknown || (h->waits && vtime_before(h->deadline_vns, due_vns));
 }
 
 /* The running task goes on with a slice of its own. */
@@ -342,7 +367,7 @@ static __always_inline void keep(struct task_struct *p, struct task_ctx *tctx, s
 
 		if (lctx) {
 			drive_clock(&lctx->clock, tctx->vruntime_vns, now);
-			drive_clock(&cctx->clock, lctx->clock.now_vns, now);
+			catch_up(&cctx->clock, lctx->clock.now_vns, lctx->clock.now_vns, now);
 			tctx->vruntime_vns = place_uncontended(tctx->vruntime_vns,
 							       lctx->clock.now_vns,
 							       knobs.lag_max_ns, tctx->weight);
@@ -363,18 +388,31 @@ static __always_inline bool steal(u64 dsq)
 	return true;
 }
 
+/*
+ * Moves the earlier deadline of the two heads to the CPU. Each queue stands in
+ * where the other fails: heads are looked at without a lock and may be gone.
+ */
+static __always_inline bool take_next(s32 cpu, u32 llc, bool cpu_first, s32 nr_llc, s32 nr_cpu)
+{
+	if (cpu_first && scx_bpf_dsq_move_to_local(cpu_dsq(cpu), 0))
+		return true;
+	if (nr_llc > 0 && scx_bpf_dsq_move_to_local(llc, 0))
+		return true;
+	return nr_cpu > 0 && scx_bpf_dsq_move_to_local(cpu_dsq(cpu), 0);
+}
+
 void BPF_STRUCT_OPS(sched_dispatch, s32 cpu, struct task_struct *prev)
 {
 	struct cpu_ctx *cctx = cpu_ctx_of(cpu);
-	u64 now = scx_bpf_now(), llc_head_vns = 0, cpu_head_vns = 0;
-	bool llc_waits = false, cpu_waits = false, goes_on;
-	u32 llc = llc_of(cpu), nr_waiting, i;
+	struct head llc_head = {}, cpu_head = {};
 	struct task_ctx *tctx = NULL;
-	struct llc_ctx *lctx;
+	u64 now = scx_bpf_now();
+	u32 llc = llc_of(cpu), nr_waiting, i;
+	struct llc_ctx *lctx = llc_ctx_of(llc);
 	struct llc_topo *lt;
 	s32 nr_llc, nr_cpu;
+	bool cpu_first;
 
-	lctx = llc_ctx_of(llc);
 	if (!cctx || !lctx) {
 		count(CNT_BAD_CONTEXT);
 		return;
@@ -394,38 +432,37 @@ void BPF_STRUCT_OPS(sched_dispatch, s32 cpu, struct task_struct *prev)
 	nr_waiting = (nr_llc > 0 ? nr_llc : 0) + (nr_cpu > 0 ? nr_cpu * lctx->nr_cpus : 0);
 	cctx->slice_ns = base_slice(knobs.slice_max_ns, knobs.slice_min_ns, nr_waiting, lctx->nr_cpus);
 
-	goes_on = prev && (prev->scx.flags & SCX_TASK_QUEUED);
-	if (goes_on) {
+	/* The running task goes on unless something that is due earlier waits. */
+	if (prev && (prev->scx.flags & SCX_TASK_QUEUED) && bpf_cpumask_test_cpu(cpu, prev->cpus_ptr))
 		tctx = task_ctx_of(prev);
-		if (!tctx || migration_disabled(prev) || !bpf_cpumask_test_cpu(cpu, prev->cpus_ptr))
-			goes_on = false;
-	}
-	if (goes_on) {
+	if (nr_cpu > 0 && (nr_llc > 0 || tctx))
+		cpu_head = head_of(cpu_dsq(cpu), cpu);
+	if (nr_llc > 0 && (nr_cpu > 0 || tctx))
+		llc_head = head_of(llc, cpu);
+	if (tctx) {
 		charge_task(prev, tctx);
 		ask_again(tctx, task_slice(cctx->slice_ns, knobs.slice_min_ns, tctx->weight));
-		llc_waits = nr_llc > 0 && head_deadline(llc, cpu, &llc_head_vns);
-		cpu_waits = nr_cpu > 0 && head_deadline(cpu_dsq(cpu), cpu, &cpu_head_vns);
-		if ((!llc_waits || !vtime_before(llc_head_vns, tctx->deadline_vns)) &&
-		    (!cpu_waits || !vtime_before(cpu_head_vns, tctx->deadline_vns))) {
-			keep(prev, tctx, cctx, cpu, !llc_waits && !cpu_waits, now);
+		if (!gives_way(&llc_head, tctx->deadline_vns) &&
+		    !gives_way(&cpu_head, tctx->deadline_vns)) {
+			keep(prev, tctx, cctx, cpu, nr_llc <= 0 && nr_cpu <= 0, now);
 			return;
 		}
-	} else if (nr_llc > 0 && nr_cpu > 0) {
-		llc_waits = head_deadline(llc, cpu, &llc_head_vns);
-		cpu_waits = head_deadline(cpu_dsq(cpu), cpu, &cpu_head_vns);
+	}
+	/* A coin where the LLC's deadline is unknown: neither queue may starve the other. */
+	if (llc_head.unknown)
+		cpu_first = nr_cpu > 0 && (now >> 10) % 2;
+	else
+		cpu_first = nr_cpu > 0 && (!llc_head.waits || vtime_before(cpu_head.deadline_vns,
+									   llc_head.deadline_vns));
+	if (take_next(cpu, llc, cpu_first, nr_llc, nr_cpu))
+		return;
+	if (tctx) {
+		keep(prev, tctx, cctx, cpu, false, now);
+		return;
 	}
 
-	/* The earlier deadline of the two heads; each stands in where the other fails. */
-	if (nr_cpu > 0 && (!llc_waits || (cpu_waits && vtime_before(cpu_head_vns, llc_head_vns))) &&
-	    scx_bpf_dsq_move_to_local(cpu_dsq(cpu), 0))
-		return;
-	if (nr_llc > 0 && scx_bpf_dsq_move_to_local(llc, 0))
-		return;
-	if (nr_cpu > 0 && scx_bpf_dsq_move_to_local(cpu_dsq(cpu), 0))
-		return;
-
 	lt = bpf_map_lookup_elem(&llc_topo, &llc);
-	if (goes_on || !lt)
+	if (!lt)
 		return;
 	bpf_for(i, 0, lt->nr_nearest) {
 		if (i >= MAX_LLCS)
@@ -479,9 +516,12 @@ void BPF_STRUCT_OPS(sched_running, struct task_struct *p)
 	}
 
 	settle(tctx, cpu);
-	if (tctx->affinity == AFF_WHOLE)
+	if (tctx->affinity == AFF_WHOLE) {
 		drive_clock(&lctx->clock, tctx->vruntime_vns, now);
-	drive_clock(&cctx->clock, tctx->vruntime_vns, now);
+		catch_up(&cctx->clock, tctx->vruntime_vns, lctx->clock.now_vns, now);
+	} else {
+		drive_clock(&cctx->clock, tctx->vruntime_vns, now);
+	}
 	tctx->charged_ns = p->se.sum_exec_runtime;
 	publish(cctx, p, tctx, now);
 }
@@ -539,8 +579,9 @@ void BPF_STRUCT_OPS(sched_tick, struct task_struct *p)
 {
 	s32 cpu = scx_bpf_task_cpu(p);
 	struct cpu_ctx *cctx = cpu_ctx_of(cpu);
+	struct head llc_head, cpu_head;
 	u32 llc = llc_of(cpu);
-	u64 now = scx_bpf_now(), due_vns, head_vns;
+	u64 now = scx_bpf_now(), due_vns;
 
 	if (!cctx || !cctx->running_pid)
 		return;
@@ -548,9 +589,10 @@ void BPF_STRUCT_OPS(sched_tick, struct task_struct *p)
 		balance(cctx, llc, now);
 	due_vns = running_due(cctx->deadline_vns, cctx->vruntime_vns, now - cctx->running_at,
 			      cctx->weight);
+	cpu_head = head_of(cpu_dsq(cpu), cpu);
+	llc_head = head_of(llc, cpu);
 	if (scx_bpf_dsq_nr_queued(SCX_DSQ_LOCAL) <= 0 && cctx->steal_llc == ABSENT &&
-	    !(head_deadline(cpu_dsq(cpu), cpu, &head_vns) && vtime_before(head_vns, due_vns)) &&
-	    !(head_deadline(llc, cpu, &head_vns) && vtime_before(head_vns, due_vns)))
+	    !gives_way(&cpu_head, due_vns) && !gives_way(&llc_head, due_vns))
 		return;
 	count(CNT_TICK_PREEMPTIONS);
 	scx_bpf_task_set_slice(p, 0);

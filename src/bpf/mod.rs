@@ -9,6 +9,19 @@ pub mod intf {
     include!(concat!(env!("OUT_DIR"), "/intf.rs"));
 }
 
+/// A line of the list of counters in `intf.h`.
+#[derive(Debug, Clone, Copy)]
+pub struct Counter {
+    /// Its name in the statistics.
+    pub name: &'static str,
+    /// What it counts.
+    pub text: &'static str,
+}
+
+/// All counters, in the order of `intf::counter`.
+pub const COUNTERS: &[Counter; intf::counter_NR_COUNTERS as usize] =
+    include!(concat!(env!("OUT_DIR"), "/counters.rs"));
+
 /// The skeleton of `src/bpf/main.bpf.c`.
 #[allow(missing_docs, non_camel_case_types, non_upper_case_globals, non_snake_case, dead_code)]
 #[allow(clippy::all, clippy::undocumented_unsafe_blocks, clippy::unwrap_used)]

@@ -3,7 +3,9 @@
 pub mod cpulist;
 pub mod ejection;
 pub mod notify;
+pub mod output;
 pub mod preflight;
+pub mod reader;
 pub mod scheduler;
 pub mod stop;
 pub mod topology;

@@ -84,6 +84,13 @@ impl Notifier {
             None => Ok(()),
         }
     }
+
+    /// Tells it, and leaves it at a warning if that fails.
+    pub fn tell_or_warn(&self, event: Event) {
+        if let Err(error) = self.tell(event) {
+            log::warn!("telling the service manager {event:?}: {error}");
+        }
+    }
 }
 
 #[cfg(test)]

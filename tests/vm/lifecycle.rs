@@ -1,11 +1,7 @@
 //! Start, stop, die: nothing stays behind.
 
 use anyhow::{Result, ensure};
-use lab::{
-    Case, Vm,
-    process::hog,
-    vm::{BpfObjects, sched_ext, wait_for},
-};
+use lab::{Case, Vm, process::hog, vm::sched_ext};
 use nix::sys::signal::Signal;
 use std::{
     thread,
@@ -48,9 +44,9 @@ fn starts_fast(vm: &mut Vm) -> Result<()> {
     Ok(())
 }
 
+/// What is left, the suite looks for after each case.
 fn twenty_rounds_leave_nothing(vm: &mut Vm) -> Result<()> {
     const ROUNDS: usize = 20;
-    let before = vm.bpf_objects()?;
     let _load = vm.start(&["stress-ng", "--cpu", "2", "--switch", "1", "--fork", "1"])?;
     for round in 0..ROUNDS {
         let signal = if round % 2 == 0 { Signal::SIGINT } else { Signal::SIGTERM };
@@ -58,15 +54,11 @@ fn twenty_rounds_leave_nothing(vm: &mut Vm) -> Result<()> {
         ensure!(end.code == 0, "round {round}: {}\n{}", end.code, end.stderr);
         ensure!(vm.state()? == "disabled", "round {round}: {}", vm.state()?);
     }
-    // The kernel frees in the background.
-    let freed = wait_for(Duration::from_secs(20), || Ok(BpfObjects::count()? == before));
-    ensure!(freed.is_ok(), "before: {before:?}, after: {:?}", vm.bpf_objects()?);
     Ok(())
 }
 
 fn kill_nine(vm: &mut Vm) -> Result<()> {
-    let before = vm.bpf_objects()?;
-    let hogs: Vec<_> = (0..8).map(|_| hog().start()).collect::<Result<_>>()?;
+    let hogs: Vec<_> = (0..4).map(|_| hog().start()).collect::<Result<_>>()?;
     let end = vm.scheduler(&[])?.stop(Signal::SIGKILL)?;
     ensure!(end.code == 128 + 9, "{end:?}");
     let took = vm.wait_for_state("disabled", Duration::from_secs(5))?;
@@ -78,7 +70,5 @@ fn kill_nine(vm: &mut Vm) -> Result<()> {
         ensure!(hog.cpu_time()? > before, "hog {} does not run any more", hog.pid());
     }
     vm.scheduler(&[])?.finish()?;
-    let freed = wait_for(Duration::from_secs(20), || Ok(BpfObjects::count()? == before));
-    ensure!(freed.is_ok(), "before: {before:?}, after: {:?}", vm.bpf_objects()?);
     Ok(())
 }

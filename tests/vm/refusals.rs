@@ -1,11 +1,7 @@
 //! Where it cannot or must not run, it says why, with the right exit code, and leaves nothing loaded.
 
 use anyhow::{Context, Result, ensure};
-use lab::{
-    Case, Vm,
-    process::Finished,
-    vm::{BpfObjects, SCHEDULER, wait_for},
-};
+use lab::{Case, Vm, process::Finished, vm::SCHEDULER};
 use nix::mount::{MsFlags, mount, umount};
 use std::{fs, path::Path, time::Duration};
 
@@ -20,8 +16,8 @@ pub const CASES: &[Case] = &[
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// It ended with this code, says this, and no BPF object is left that was not there before.
-fn check(before: BpfObjects, end: &Finished, code: i32, words: &[&str]) -> Result<()> {
+/// It ended with this code and says this. That nothing is left loaded, the suite checks after each case.
+fn check(end: &Finished, code: i32, words: &[&str]) -> Result<()> {
     ensure!(
         end.code == code,
         "exit code {} instead of {code}:\n{}{}",
@@ -33,28 +29,24 @@ fn check(before: BpfObjects, end: &Finished, code: i32, words: &[&str]) -> Resul
         ensure!(end.stderr.contains(word), "the message does not say {word:?}:\n{}", end.stderr);
     }
     ensure!(!end.stderr.contains("panicked"), "a panic:\n{}", end.stderr);
-    let freed = wait_for(Duration::from_secs(20), || Ok(BpfObjects::count()? == before));
-    ensure!(freed.is_ok(), "left loaded: {before:?} before, {:?} after", BpfObjects::count()?);
     Ok(())
 }
 
 fn second_instance(vm: &mut Vm) -> Result<()> {
     let mut first = vm.scheduler(&[])?;
-    let before = vm.bpf_objects()?;
     let second = vm.run(&[SCHEDULER], LIMIT)?;
     vm.say(second.stderr.trim());
-    check(before, &second, 75, &["attached", "scheduler"])?;
+    check(&second, 75, &["attached", "scheduler"])?;
     first.check_alive()?;
     first.finish()?;
     Ok(())
 }
 
 fn no_privileges(vm: &mut Vm) -> Result<()> {
-    let before = vm.bpf_objects()?;
     let user = ["setpriv", "--reuid=1000", "--regid=1000", "--clear-groups", "--inh-caps=-all"];
     let end = vm.run(&[&user[..], &[SCHEDULER]].concat(), LIMIT)?;
     vm.say(end.stderr.trim());
-    check(before, &end, 77, &["CAP_BPF", "CAP_PERFMON"])
+    check(&end, 77, &["CAP_BPF", "CAP_PERFMON"])
 }
 
 fn no_kernel_config(vm: &mut Vm) -> Result<()> {
@@ -62,8 +54,8 @@ fn no_kernel_config(vm: &mut Vm) -> Result<()> {
     ensure!(!Path::new("/boot").exists(), "the guest has a /boot");
     let hide = in_proc.exists();
     if hide {
-        fs::write("/tmp/empty", "")?;
-        mount(Some("/tmp/empty"), in_proc, None::<&str>, MsFlags::MS_BIND, None::<&str>)
+        fs::write("/run/empty", "")?;
+        mount(Some("/run/empty"), in_proc, None::<&str>, MsFlags::MS_BIND, None::<&str>)
             .context("hiding config.gz")?;
     }
     let result = vm.scheduler(&[]).and_then(|scheduler| scheduler.finish());
@@ -74,17 +66,15 @@ fn no_kernel_config(vm: &mut Vm) -> Result<()> {
 }
 
 fn full_disk(vm: &mut Vm) -> Result<()> {
-    let before = vm.bpf_objects()?;
     let line = format!("exec {SCHEDULER} --stats --interval 0.2 >/dev/full");
     let end = vm.run(&["sh", "-c", &line], LIMIT)?;
     vm.say(end.stderr.trim());
-    check(before, &end, 1, &["No space left"])?;
+    check(&end, 1, &["No space left"])?;
     ensure!(vm.state()? == "disabled", "{}", vm.state()?);
     Ok(())
 }
 
 fn bad_usage(vm: &mut Vm) -> Result<()> {
-    let before = vm.bpf_objects()?;
     let lines: [(&[&str], &str); 6] = [
         (&["--no-such-flag"], "--no-such-flag"),
         (&["--stats", "--interval", "0"], "--interval"),
@@ -95,16 +85,15 @@ fn bad_usage(vm: &mut Vm) -> Result<()> {
     ];
     for (flags, name) in lines {
         let end = vm.run(&[&[SCHEDULER], flags].concat(), LIMIT)?;
-        check(before, &end, 2, &[name]).with_context(|| format!("flags {flags:?}"))?;
+        check(&end, 2, &[name]).with_context(|| format!("flags {flags:?}"))?;
     }
     Ok(())
 }
 
 fn kernel_without_sched_ext(vm: &mut Vm) -> Result<()> {
-    let before = vm.bpf_objects()?;
     let end = vm.run(&[SCHEDULER], LIMIT)?;
     vm.say(end.stderr.trim());
-    check(before, &end, 78, &["CONFIG_SCHED_CLASS_EXT"])?;
+    check(&end, 78, &["CONFIG_SCHED_CLASS_EXT"])?;
     let doctor = vm.run(&[SCHEDULER, "doctor"], LIMIT)?;
     ensure!(doctor.code == 78, "doctor: {doctor:?}");
     Ok(())

@@ -1,0 +1,250 @@
+//! What happened between two samples. Its serialized form is the JSON output.
+
+use super::{
+    hist,
+    sample::{CpuSample, Sample},
+    tasks::TaskRow,
+};
+use crate::{
+    bpf::{COUNTERS, intf},
+    units::{CpuId, Nanos},
+};
+use serde::{Serialize, Serializer, ser::SerializeMap};
+use std::time::SystemTime;
+
+/// An interval.
+#[derive(Debug, Clone, Serialize)]
+pub struct Interval {
+    /// Its end, in seconds since 1970.
+    pub time: f64,
+    /// Its length in seconds.
+    pub interval_s: f64,
+    /// One for each CPU that is online or did something, ascending.
+    pub cpus: Vec<CpuRow>,
+    /// Everything together.
+    pub total: Total,
+    /// The busiest tasks first; empty without `--tasks`.
+    pub tasks: Vec<TaskRow>,
+}
+
+/// A CPU in an interval.
+#[derive(Debug, Clone, Serialize)]
+pub struct CpuRow {
+    /// Its number.
+    pub cpu: CpuId,
+    /// Dense index of its NUMA node.
+    pub node: u32,
+    /// Dense index of its last-level cache.
+    pub llc: u32,
+    /// What it did.
+    #[serde(flatten)]
+    pub activity: Activity,
+    /// Tasks on it, or waiting for it and no other CPU, at the end of the interval.
+    pub runnable: u64,
+}
+
+/// All CPUs in an interval.
+#[derive(Debug, Clone, Serialize)]
+pub struct Total {
+    /// What they did. `busy_percent` is the average over the CPUs that are online.
+    #[serde(flatten)]
+    pub activity: Activity,
+    /// Tasks that ran or waited at the end of the interval.
+    pub runnable: u64,
+    /// Those of them that waited, in any queue.
+    pub queue_depth: u64,
+    /// Times from wakeup to running, of the tasks that started to run in the interval.
+    pub wakeup_latency: Latency,
+}
+
+/// What one or more CPUs did in an interval.
+#[derive(Debug, Clone, Serialize)]
+pub struct Activity {
+    /// Share of the time taken by tasks of this scheduler and of higher classes, 0 to 100.
+    pub busy_percent: f64,
+    /// Times a task started to run, a second.
+    pub switches_per_s: f64,
+    /// Average time from start to stop of a run in microseconds; 0 if none ended.
+    pub slice_avg_us: f64,
+    /// Every counter of `src/bpf/intf.h` by its name: how much it grew.
+    pub counters: Counters,
+}
+
+/// A distribution of latencies. Values are ends of histogram slots, so at most 12.5 % too high.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Latency {
+    /// How many.
+    pub count: u64,
+    /// Median in microseconds; null if there was none.
+    pub p50_us: Option<f64>,
+    /// What 99 of 100 stay below, in microseconds.
+    pub p99_us: Option<f64>,
+    /// The longest, in microseconds.
+    pub max_us: Option<f64>,
+}
+
+/// The growth of every counter, in the order of [`COUNTERS`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counters(pub [u64; COUNTERS.len()]);
+
+impl Counters {
+    /// The growth of one, by `intf::counter_CNT_*`.
+    pub fn get(&self, counter: intf::counter) -> u64 {
+        self.0[counter as usize]
+    }
+}
+
+impl Serialize for Counters {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(COUNTERS.len()))?;
+        for (counter, value) in COUNTERS.iter().zip(self.0) {
+            map.serialize_entry(counter.name, &value)?;
+        }
+        map.end()
+    }
+}
+
+/// Sums over one or more CPUs.
+#[derive(Default)]
+struct Sums {
+    counters: Counters,
+    busy_ns: u64,
+}
+
+impl Sums {
+    /// The growth from one sample of a CPU to another.
+    fn between(before: &CpuSample, after: &CpuSample) -> Self {
+        let mut counters = Counters::default();
+        let values = after.stats.counters.iter().zip(before.stats.counters);
+        for (sum, (after, before)) in counters.0.iter_mut().zip(values) {
+            *sum = after.saturating_sub(before);
+        }
+        Self { counters, busy_ns: after.busy_ns().saturating_sub(before.busy_ns()) }
+    }
+
+    fn add(&mut self, other: &Sums) {
+        for (sum, n) in self.counters.0.iter_mut().zip(other.counters.0) {
+            *sum += n;
+        }
+        self.busy_ns += other.busy_ns;
+    }
+
+    /// Over `nr_cpus` CPUs in an interval of `seconds`.
+    fn activity(&self, nr_cpus: usize, seconds: f64) -> Activity {
+        let stops = self.counters.get(intf::counter_CNT_STOPS);
+        let run = Nanos(self.counters.get(intf::counter_CNT_RUN_NS));
+        let whole_ns = seconds * 1e9 * nr_cpus.max(1) as f64;
+        Activity {
+            busy_percent: (self.busy_ns as f64 / whole_ns * 100.0).clamp(0.0, 100.0),
+            switches_per_s: self.counters.get(intf::counter_CNT_SWITCHES) as f64 / seconds,
+            slice_avg_us: if stops == 0 { 0.0 } else { run.micros() / stops as f64 },
+            counters: self.counters,
+        }
+    }
+}
+
+impl Interval {
+    /// What happened between two samples of the same machine.
+    pub fn between(before: &Sample, after: &Sample, tasks: Vec<TaskRow>) -> Self {
+        let seconds = (after.at - before.at).as_secs_f64().max(1e-9);
+        let mut sums = Sums::default();
+        let mut latencies = [0; hist::SLOTS];
+        let mut cpus = Vec::new();
+        for (before, after) in before.cpus.iter().zip(&after.cpus) {
+            let growth = Sums::between(before, after);
+            let hists = after.stats.wakeup_hist.iter().zip(before.stats.wakeup_hist);
+            for (sum, (after, before)) in latencies.iter_mut().zip(hists) {
+                *sum += after.saturating_sub(before);
+            }
+            sums.add(&growth);
+            if after.state.online != 0 || growth.counters != Counters::default() {
+                cpus.push(CpuRow {
+                    cpu: after.cpu,
+                    node: after.node,
+                    llc: after.llc,
+                    activity: growth.activity(1, seconds),
+                    runnable: after.runnable(),
+                });
+            }
+        }
+        let nr_online = after.cpus.iter().filter(|cpu| cpu.state.online != 0).count();
+        let since_1970 = after.time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        Self {
+            time: since_1970.as_secs_f64(),
+            interval_s: seconds,
+            cpus,
+            total: Total {
+                activity: sums.activity(nr_online, seconds),
+                runnable: after.runnable(),
+                queue_depth: after.waiting(),
+                wakeup_latency: Latency::of(&latencies),
+            },
+            tasks,
+        }
+    }
+}
+
+impl Latency {
+    fn of(counts: &[u64]) -> Self {
+        let at = |share| hist::percentile(counts, share, hist::slot_end).map(Nanos::micros);
+        Self { count: counts.iter().sum(), p50_us: at(0.5), p99_us: at(0.99), max_us: at(1.0) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stats::sample::made;
+    use std::time::Instant;
+
+    #[test]
+    fn rates_shares_and_sums() {
+        let start = Instant::now();
+        let before = made::sample(start, 0, vec![made::cpu(0), made::cpu(1)]);
+        let mut after = made::sample(start, 500, vec![made::cpu(0), made::cpu(1)]);
+        for (counter, value) in [
+            (intf::counter_CNT_SWITCHES, 100),
+            (intf::counter_CNT_STOPS, 50),
+            (intf::counter_CNT_RUN_NS, 200_000_000),
+            (intf::counter_CNT_RT_NS, 50_000_000),
+        ] {
+            after.cpus[0].stats.counters[counter as usize] = value;
+        }
+        after.cpus[1].stats.wakeup_hist[2] = 3;
+        after.nr_queued = 4;
+        let interval = Interval::between(&before, &after, Vec::new());
+        assert_eq!(interval.interval_s, 0.5);
+        let busy = &interval.cpus[0].activity;
+        assert_eq!((busy.busy_percent, busy.switches_per_s, busy.slice_avg_us), (50.0, 200.0, 4e3));
+        assert_eq!(interval.cpus[1].activity.busy_percent, 0.0);
+        assert_eq!(interval.total.activity.busy_percent, 25.0);
+        assert_eq!((interval.total.runnable, interval.total.queue_depth), (4, 4));
+        let latency = interval.total.wakeup_latency;
+        assert_eq!((latency.count, latency.p50_us, latency.max_us), (3, Some(3.072), Some(3.072)));
+    }
+
+    #[test]
+    fn offline_cpus_are_listed_only_if_they_did_something() {
+        let start = Instant::now();
+        let mut cpus = vec![made::cpu(0), made::cpu(1), made::cpu(2)];
+        cpus[1].state.online = 0;
+        cpus[2].state.online = 0;
+        let before = made::sample(start, 0, cpus.clone());
+        cpus[2].stats.counters[intf::counter_CNT_HOTPLUG as usize] = 1;
+        let after = made::sample(start, 1000, cpus);
+        let listed: Vec<_> =
+            Interval::between(&before, &after, vec![]).cpus.iter().map(|row| row.cpu.0).collect();
+        assert_eq!(listed, [0, 2]);
+    }
+
+    #[test]
+    fn values_that_go_back_or_beyond_are_bounded() {
+        let start = Instant::now();
+        let mut cpus = vec![made::cpu(0)];
+        cpus[0].stats.counters[intf::counter_CNT_RUN_NS as usize] = u64::MAX / 2;
+        let more = made::sample(start, 0, cpus);
+        let less = made::sample(start, 1000, vec![made::cpu(0)]);
+        assert_eq!(Interval::between(&more, &less, vec![]).total.activity.busy_percent, 0.0);
+        assert_eq!(Interval::between(&less, &more, vec![]).total.activity.busy_percent, 100.0);
+    }
+}

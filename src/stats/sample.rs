@@ -1,0 +1,150 @@
+//! The state of the scheduler at an instant, cumulative.
+
+use crate::{
+    bpf::intf::{self, cpu_ctx, cpu_stats},
+    units::CpuId,
+};
+use std::time::{Instant, SystemTime};
+
+/// Everything at an instant.
+#[derive(Debug, Clone)]
+pub struct Sample {
+    /// When, for differences.
+    pub at: Instant,
+    /// When, for people.
+    pub time: SystemTime,
+    /// One for each possible CPU, ascending.
+    pub cpus: Vec<CpuSample>,
+    /// Tasks in the deadline queues of all LLCs.
+    pub nr_queued: u64,
+}
+
+/// A CPU at an instant.
+#[derive(Debug, Clone)]
+pub struct CpuSample {
+    /// Its number.
+    pub cpu: CpuId,
+    /// Dense index of its NUMA node.
+    pub node: u32,
+    /// Dense index of its LLC.
+    pub llc: u32,
+    /// What it has counted since the scheduler was loaded.
+    pub stats: cpu_stats,
+    /// What it is doing.
+    pub state: cpu_ctx,
+}
+
+impl CpuSample {
+    /// Time taken by tasks, ours and those of higher classes, in nanoseconds. The kernel's half
+    /// charges a run when it ends, so one that is under way at the snapshot is added.
+    pub fn busy_ns(&self) -> u64 {
+        let now = self.state.snapshot_at;
+        let running = (self.state.running_pid != 0).then_some(self.state.running_at);
+        let released = (self.state.released_at != 0).then_some(self.state.released_at);
+        let under_way: u64 =
+            [running, released].into_iter().flatten().map(|since| now.saturating_sub(since)).sum();
+        self.count(intf::counter_CNT_RUN_NS) + self.count(intf::counter_CNT_RT_NS) + under_way
+    }
+
+    /// The value of a counter.
+    pub fn count(&self, counter: intf::counter) -> u64 {
+        self.stats.counters[counter as usize]
+    }
+
+    /// Tasks that are on this CPU or wait for this one and no other.
+    pub fn runnable(&self) -> u64 {
+        u64::from(self.state.running_pid != 0) + self.waiting()
+    }
+
+    /// Tasks that wait for this CPU and no other.
+    pub fn waiting(&self) -> u64 {
+        u64::from(self.state.nr_local) + u64::from(self.state.nr_pinned)
+    }
+}
+
+impl Sample {
+    /// Tasks that wait, in all queues.
+    pub fn waiting(&self) -> u64 {
+        self.nr_queued + self.cpus.iter().map(CpuSample::waiting).sum::<u64>()
+    }
+
+    /// Tasks that run or wait.
+    pub fn runnable(&self) -> u64 {
+        self.nr_queued + self.cpus.iter().map(CpuSample::runnable).sum::<u64>()
+    }
+
+    /// Whether the scheduler has done something since `earlier`, or has nothing to do: what a
+    /// watchdog wants to know.
+    pub fn shows_progress_since(&self, earlier: &Sample) -> bool {
+        let switches = |sample: &Sample| -> u64 {
+            sample.cpus.iter().map(|cpu| cpu.count(intf::counter_CNT_SWITCHES)).sum()
+        };
+        self.waiting() == 0 || switches(self) != switches(earlier)
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod made {
+    //! Samples for tests.
+
+    use super::*;
+    use crate::{bpf::wire, stats::hist};
+    use std::time::Duration;
+
+    /// A CPU that has done nothing, in node and LLC 0.
+    pub fn cpu(cpu: u32) -> CpuSample {
+        let zero = [0; size_of::<cpu_ctx>()];
+        let mut state: cpu_ctx = wire::value(&zero).expect("enough bytes");
+        state.online = 1;
+        let stats = cpu_stats {
+            counters: [0; intf::counter_NR_COUNTERS as usize],
+            wakeup_hist: [0; hist::SLOTS],
+        };
+        CpuSample { cpu: CpuId(cpu), node: 0, llc: 0, stats, state }
+    }
+
+    /// A sample `ms` after `start`.
+    pub fn sample(start: Instant, ms: u64, cpus: Vec<CpuSample>) -> Sample {
+        let after = Duration::from_millis(ms);
+        Sample { at: start + after, time: SystemTime::UNIX_EPOCH + after, cpus, nr_queued: 0 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn busy_time_has_the_run_under_way() {
+        let mut cpu = made::cpu(0);
+        cpu.stats.counters[intf::counter_CNT_RUN_NS as usize] = 100;
+        cpu.stats.counters[intf::counter_CNT_RT_NS as usize] = 10;
+        cpu.state.snapshot_at = 5_000;
+        cpu.state.running_at = 4_000;
+        assert_eq!(cpu.busy_ns(), 110);
+        cpu.state.running_pid = 7;
+        assert_eq!(cpu.busy_ns(), 1_110);
+        cpu.state.released_at = 4_900;
+        assert_eq!(cpu.busy_ns(), 1_210);
+        // Started after the snapshot.
+        cpu.state.running_at = 6_000;
+        cpu.state.released_at = 0;
+        assert_eq!(cpu.busy_ns(), 110);
+    }
+
+    #[test]
+    fn progress_is_a_switch_or_nothing_to_do() {
+        let start = Instant::now();
+        let idle = made::sample(start, 0, vec![made::cpu(0)]);
+        assert!(idle.shows_progress_since(&idle));
+        let mut stuck = idle.clone();
+        stuck.nr_queued = 1;
+        assert!(!stuck.shows_progress_since(&idle));
+        stuck.cpus[0].stats.counters[intf::counter_CNT_SWITCHES as usize] = 1;
+        assert!(stuck.shows_progress_since(&idle));
+        assert_eq!((stuck.waiting(), stuck.runnable()), (1, 1));
+        stuck.cpus[0].state.running_pid = 1;
+        stuck.cpus[0].state.nr_local = 2;
+        assert_eq!((stuck.waiting(), stuck.runnable()), (3, 4));
+    }
+}
