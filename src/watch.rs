@@ -136,8 +136,8 @@ impl Reporter {
         let tasks = self.tasks.busiest(scheduler.task_samples()?, span, self.report.tasks);
         let interval = Interval::between(&self.before, &now, tasks);
         // By the plan, so that reports do not drift, but never soon after a late one.
-        let interval = self.report.interval;
-        self.due = (self.due + interval).max(now.at + interval / 2);
+        let every = self.report.interval;
+        self.due = (self.due + every).max(now.at + every / 2);
         self.before = now;
         match self.report.format {
             Format::Json => json::line(&interval),

@@ -465,9 +465,7 @@ void BPF_STRUCT_OPS(sched_dispatch, s32 cpu, struct task_struct *prev)
 	if (!lt)
 		return;
 	bpf_for(i, 0, lt->nr_nearest) {
-		if (i >= MAX_LLCS)
-			break;
-		if (steal(lt->nearest[i]))
+		if (steal(nearest_llc(lt, i)))
 			return;
 	}
 }
@@ -562,9 +560,7 @@ static __always_inline void balance(struct cpu_ctx *cctx, u32 llc, u64 now)
 	if (!lt || !mine || !lt->nr_nearest || now - cctx->stolen_at < gap_ns)
 		return;
 	turn = cctx->balance_turn++ % lt->nr_nearest;
-	if (turn >= MAX_LLCS)
-		return;
-	other = lt->nearest[turn];
+	other = nearest_llc(lt, turn);
 	theirs = llc_ctx_of(other);
 	if (!theirs)
 		return;

@@ -180,9 +180,9 @@ static __always_inline s32 least_loaded(struct task_struct *p, s32 prev)
 	bpf_for(i, 0, FORK_LLCS_MAX) {
 		u32 llc;
 
-		if (i >= lt->nr_nearest || i >= MAX_LLCS)
+		if (i >= lt->nr_nearest)
 			break;
-		llc = lt->nearest[i];
+		llc = nearest_llc(lt, i);
 		slot = bpf_map_lookup_elem(&llc_masks, &llc);
 		if (!slot || !(mask = slot->mask) ||
 		    !bpf_cpumask_intersects(cast_mask(mask), p->cpus_ptr))

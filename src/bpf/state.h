@@ -118,6 +118,12 @@ static __always_inline u32 llc_of(s32 cpu)
 	return t ? t->llc : 0;
 }
 
+/* The mask is the bound that the verifier sees: MAX_LLCS is a power of two. */
+static __always_inline u32 nearest_llc(const struct llc_topo *t, u32 i)
+{
+	return t->nearest[i & (MAX_LLCS - 1)];
+}
+
 static __always_inline u64 cpu_dsq(s32 cpu)
 {
 	return CPU_DSQ_BASE + (u32)cpu;
