@@ -8,12 +8,12 @@ const README: &str = include_str!("../README.md");
 fn flags(text: &str) -> BTreeSet<&str> {
     let is_word = |c: char| c.is_ascii_alphanumeric() || c == '-';
     text.match_indices("--")
-        .filter(|(at, _)| !text[..*at].ends_with(|c: char| is_word(c) || c == '!'))
+        .filter(|(at, _)| !text[..*at].ends_with(is_word))
         .map(|(at, _)| {
             let rest = &text[at..];
             &rest[..rest.find(|c| !is_word(c)).unwrap_or(rest.len())]
         })
-        .filter(|flag| flag.starts_with(|c| c == '-') && flag[2..].starts_with(char::is_alphabetic))
+        .filter(|flag| flag[2..].starts_with(char::is_alphabetic))
         .collect()
 }
 
