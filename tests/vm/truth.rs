@@ -3,15 +3,19 @@
 use anyhow::{Context, Result, ensure};
 use lab::{
     Case, Vm,
-    process::{Hog, hog},
-    vm::{Scheduler, wait_for},
+    process::{Hog, Policy, hog},
+    qemu::Topology,
+    vm::{SCHEDULER, Scheduler, wait_for},
 };
 use serde_json::Value;
-use std::{fs, thread, time::Duration};
+use std::{collections::BTreeMap, fs, thread, time::Duration};
 
 pub const CASES: &[Case] = &[
     Case::new(11, "statistics_busy_and_switches", busy_and_switches).deterministic(),
     Case::new(11, "statistics_return_to_the_floor", return_to_the_floor).deterministic(),
+    Case::new(11, "statistics_every_counter_moves", every_counter_moves).on(Topology::TWO_SOCKETS),
+    Case::new(11, "statistics_of_tasks", statistics_of_tasks),
+    Case::new(11, "statistics_into_a_closed_pipe", into_a_closed_pipe),
 ];
 
 /// The whole intervals printed so far.
@@ -93,5 +97,146 @@ fn return_to_the_floor(vm: &mut Vm) -> Result<()> {
     // The scheduler itself takes the sample.
     ensure!(runnable <= 2.0 && queued == 0.0, "{runnable} runnable, {queued} queued, without load");
     scheduler.finish()?;
+    Ok(())
+}
+
+/// The growth of all counters in these intervals.
+fn sums(samples: &[Value]) -> Result<BTreeMap<String, u64>> {
+    let mut sums = BTreeMap::new();
+    for sample in samples {
+        let counters = sample.pointer("/total/counters").and_then(Value::as_object);
+        for (name, value) in counters.context("no counters")? {
+            *sums.entry(name.clone()).or_default() += value.as_u64().context("a counter")?;
+        }
+    }
+    Ok(sums)
+}
+
+/// Loads and events that between them move every counter of the list, on two LLCs of two CPUs.
+fn every_counter_moves(vm: &mut Vm) -> Result<()> {
+    const SHORT: Duration = Duration::from_millis(1500);
+    const MEANT_FOR_FAULTS: &str = "bad_context";
+    let mut scheduler = vm.scheduler(&["--json", "--interval", "0.25"])?;
+    let start = |plans: &[lab::process::HogPlan]| -> Result<Vec<Hog>> {
+        plans.iter().map(|plan| plan.start()).collect()
+    };
+
+    // Idle CPUs; a hog that nothing waits for.
+    let few = start(&[hog(), hog().sleeping(200, 1000)])?;
+    thread::sleep(SHORT);
+    drop(few);
+
+    // More hogs than CPUs, unequal, wandering, in both LLCs; sleepers that wake into them on one CPU.
+    let mut many = start(&[hog().nice(5), hog().nice(-5), hog(), hog(), hog(), hog(), hog()])?;
+    many.extend(start(&[hog().on(&[1]), hog().on(&[1])])?);
+    for sleep_us in [300, 400, 500, 700] {
+        many.extend(start(&[
+            hog().sleeping(100, sleep_us).on(&[1]),
+            hog().sleeping(100, sleep_us),
+        ])?);
+    }
+    thread::sleep(SHORT);
+    // Its worker on each CPU wakes.
+    for _ in 0..50 {
+        fs::write("/proc/sys/vm/stat_refresh", "1")?;
+    }
+    // A real-time task comes and goes.
+    let real_time = start(&[hog().on(&[0]).policy(Policy::Fifo).sleeping(20_000, 5000)])?;
+    thread::sleep(SHORT);
+    drop(real_time);
+    drop(many);
+
+    // The least weight beside the greatest: due in a minute, so it is rescued.
+    let unequal = start(&[
+        hog().on(&[1]).nice(-20),
+        hog().on(&[1]).nice(-20),
+        hog().on(&[1]).policy(Policy::Idle),
+    ])?;
+    thread::sleep(SHORT * 3);
+    drop(unequal);
+
+    // One LLC has tasks, the other has none: it pulls them.
+    let movable = start(&[hog().on(&[0, 1]), hog().on(&[0, 1]), hog().on(&[0, 1])])?;
+    for hog in &movable {
+        lab::process::set_affinity(hog.pid(), &[0, 1, 2, 3])?;
+    }
+    thread::sleep(SHORT);
+    drop(movable);
+
+    for online in ["0", "1"] {
+        fs::write("/sys/devices/system/cpu/cpu3/online", online)?;
+    }
+    next_intervals(&mut scheduler, 2)?;
+
+    let sums = sums(&intervals(&mut scheduler)?)?;
+    scheduler.finish()?;
+    vm.say(format!("{sums:?}"));
+    let still: Vec<&String> = sums
+        .iter()
+        .filter(|(name, sum)| **sum == 0 && *name != MEANT_FOR_FAULTS)
+        .map(|(name, _)| name)
+        .collect();
+    ensure!(still.is_empty(), "counters that never moved: {still:?}");
+    ensure!(sums.get(MEANT_FOR_FAULTS) == Some(&0), "{MEANT_FOR_FAULTS} moved: {sums:?}");
+    Ok(())
+}
+
+/// `--tasks` lists the busiest first, with what is known of them.
+fn statistics_of_tasks(vm: &mut Vm) -> Result<()> {
+    const ROWS: usize = 3;
+    let mut scheduler = vm.scheduler(&["--json", "--interval", "1", "--tasks", "3"])?;
+    let busy = hog().nice(5).on(&[2]).start()?;
+    let _sleeper = hog().sleeping(200, 2000).start()?;
+    let samples = next_intervals(&mut scheduler, 3)?;
+    let sample = samples.last().context("none")?;
+    scheduler.finish()?;
+
+    for path in ["/time", "/interval_s", "/total/queue_depth", "/total/slice_avg_us"] {
+        number(sample, path)?;
+    }
+    for field in ["p50_us", "p99_us", "max_us", "count"] {
+        number(sample, &format!("/total/wakeup_latency/{field}"))?;
+    }
+    let cpus = sample.pointer("/cpus").and_then(Value::as_array).context("no CPUs")?;
+    ensure!(cpus.len() == 4, "{} rows of CPUs", cpus.len());
+    for cpu in cpus {
+        for field in ["/cpu", "/node", "/llc", "/busy_percent", "/switches_per_s", "/runnable"] {
+            number(cpu, field)?;
+        }
+    }
+    let tasks = sample.pointer("/tasks").and_then(Value::as_array).context("no tasks")?;
+    ensure!(tasks.len() == ROWS, "{} rows of tasks", tasks.len());
+    let first = &tasks[0];
+    vm.say(first);
+    for (field, value) in [
+        ("/pid", f64::from(busy.pid().as_raw())),
+        ("/tgid", f64::from(busy.pid().as_raw())),
+        ("/cpu", 2.0),
+        ("/nice", 5.0),
+        ("/weight", 335.0),
+    ] {
+        ensure!(number(first, field)? == value, "{field} is not {value} in {first}");
+    }
+    let comm = first.pointer("/comm").and_then(Value::as_str).context("no name")?;
+    let real = fs::read_to_string(format!("/proc/{}/comm", busy.pid()))?;
+    ensure!(comm == real.trim(), "named {comm}, is {real}");
+    ensure!(number(first, "/busy_percent")? > 80.0, "a hog that is not busy: {first}");
+    number(first, "/vruntime_vns")?;
+    number(first, "/wakeups_per_s")?;
+    Ok(())
+}
+
+/// `| head -n 1` is a clean end.
+fn into_a_closed_pipe(vm: &mut Vm) -> Result<()> {
+    for format in ["--stats", "--json"] {
+        let line =
+            format!("{{ {SCHEDULER} {format} --interval 0.2; echo $? >/tmp/code; }} | head -n 1");
+        let end = vm.run(&["sh", "-c", &line], Duration::from_secs(60))?;
+        let code = fs::read_to_string("/tmp/code")?;
+        ensure!(code == "0\n", "{format}: exit code {code}{}", end.stderr);
+        ensure!(end.stdout.lines().count() == 1, "{format}: {}", end.stdout);
+        ensure!(end.stderr.is_empty(), "{format}: {}", end.stderr);
+        ensure!(vm.state()? == "disabled", "{format}: {}", vm.state()?);
+    }
     Ok(())
 }
