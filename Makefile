@@ -58,9 +58,11 @@ kernels:
 kernel-6.12:
 	@scripts/kernel-6.12.sh
 
+# After `make build`. The unit starts the binary where it will be once DESTDIR is the root.
 install:
 	install -D -m 755 $(TARGET)/release/scheduler $(DESTDIR)$(PREFIX)/bin/scheduler
 	install -D -m 644 packaging/scheduler.service $(DESTDIR)$(UNITDIR)/scheduler.service
+	sed -i 's|^ExecStart=/usr/local/bin/|ExecStart=$(PREFIX)/bin/|' $(DESTDIR)$(UNITDIR)/scheduler.service
 
 uninstall:
 	rm -f $(DESTDIR)$(PREFIX)/bin/scheduler $(DESTDIR)$(UNITDIR)/scheduler.service

@@ -6,7 +6,7 @@ use crate::{
     process::Running,
     qemu::{Event, Guest, Mode, Topology},
     suite::base_initramfs,
-    vm::{SCHEDULER, Scheduler, sched_ext},
+    vm::{SCHEDULER, Scheduler, sched_ext, wait_for},
 };
 use anyhow::{Context, Result, bail, ensure};
 use nix::{
@@ -139,10 +139,6 @@ fn show(scheduler: &Path, mut screen: impl Screen) -> Result<()> {
         uname().context("asking for the kernel's name")?.release().to_string_lossy().into_owned();
     let cpus = thread::available_parallelism()?;
     writeln!(screen, "run: {cpus} CPUs, under `{LOAD}`")?;
-    let mut words = LOAD.split(' ');
-    let load = Running::start(Command::new(words.next().unwrap_or_default()).args(words))
-        .context("starting the load: run scripts/setup.sh")?;
-
     let mut live = Command::new(scheduler)
         .arg("--stats")
         .stdin(Stdio::null())
@@ -150,6 +146,11 @@ fn show(scheduler: &Path, mut screen: impl Screen) -> Result<()> {
         .stderr(screen.for_child()?)
         .spawn()
         .with_context(|| format!("starting {}", scheduler.display()))?;
+    // The load comes last: to load the scheduler under it would take longer than the show.
+    const START_LIMIT: Duration = Duration::from_secs(60);
+    wait_for(START_LIMIT, || Ok(live.try_wait()?.is_some() || sched_ext("state")? == "enabled"))
+        .context("waiting for the scheduler to be enabled")?;
+    let load = start_load()?;
     thread::sleep(LIVE);
     if live.try_wait()?.is_none() {
         kill(Pid::from_raw(live.id().cast_signed()), Signal::SIGINT)
@@ -158,8 +159,8 @@ fn show(scheduler: &Path, mut screen: impl Screen) -> Result<()> {
     let ended = live.wait()?;
     ensure!(ended.success(), "the scheduler ended with {ended}");
 
-    let figures = figures(scheduler)?;
     drop(load);
+    let figures = figures(scheduler)?;
     writeln!(screen, "\nSummary")?;
     writeln!(screen, "  kernel             Linux {kernel}")?;
     writeln!(screen, "  CPUs               {cpus}")?;
@@ -171,17 +172,25 @@ fn show(scheduler: &Path, mut screen: impl Screen) -> Result<()> {
     Ok(())
 }
 
-/// One more interval under the same load, read by machine.
+fn start_load() -> Result<Running> {
+    let mut words = LOAD.split(' ');
+    Running::start(Command::new(words.next().unwrap_or_default()).args(words))
+        .context("starting the load: run scripts/setup.sh")
+}
+
+/// Another interval under the same load, read by machine.
 fn figures(scheduler: &Path) -> Result<Vec<(&'static str, String)>> {
     const INTERVAL: &str = "2";
     const LIMIT: Duration = Duration::from_secs(30);
     let mut running =
         Scheduler::start(&mut Command::new(scheduler), &["--json", "--interval", INTERVAL])?;
-    crate::vm::wait_for(LIMIT, || Ok(running.process().stdout().contains('\n')))
-        .context("waiting for a line of statistics")?;
-    let line = running.process().stdout();
+    let _load = start_load()?;
+    // The first interval has the load only in part.
+    wait_for(LIMIT, || Ok(running.process().stdout().lines().count() > 2))
+        .context("waiting for statistics")?;
+    let text = running.process().stdout();
     running.finish()?;
-    let sample: Value = serde_json::from_str(line.lines().next().unwrap_or_default())
+    let sample: Value = serde_json::from_str(text.lines().nth(1).unwrap_or_default())
         .context("reading statistics")?;
     let number = |path: &str| sample.pointer(path).and_then(Value::as_f64);
     let show = |path: &str, unit: &str| {

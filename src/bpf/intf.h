@@ -51,6 +51,7 @@ enum hist {
  * The one list of counters. Each line: enum suffix, field name, what it counts.
  * All are cumulative, per CPU, written only on that CPU by the kernel's half.
  */
+/* clang-format off */
 #define COUNTERS(X)                                                                  \
 	X(SWITCHES, switches, "times a task started to run")                         \
 	X(RUN_NS, run_ns, "nanoseconds run by tasks of this scheduler")              \
@@ -69,9 +70,11 @@ enum hist {
 	X(LLC_IN, llc_in, "tasks that came from another LLC")                        \
 	X(LLC_OUT, llc_out, "tasks that left for another LLC")                       \
 	X(STEALS, steals, "tasks pulled from the queue of another LLC")              \
+	X(RESCUES, rescues, "tasks that had waited so long that they went first")   \
 	X(REENQUEUED, reenqueued, "tasks moved away because a real-time task took the CPU") \
 	X(HOTPLUG, hotplug, "times this CPU went off- or online")                    \
 	X(BAD_CONTEXT, bad_context, "callbacks that found no state for their task")
+/* clang-format on */
 
 enum counter {
 #define X(upper, lower, text) CNT_##upper,
@@ -144,13 +147,13 @@ struct cpu_ctx {
 	u32 steal_llc;     /* LLC to take the next task from, or ABSENT */
 	u32 balance_turn;  /* which LLC its tick looks at next */
 	u64 stolen_at;     /* last time it took a task for balance */
+	u64 rescued_at;    /* last time it looked for tasks that waited too long */
 
 	u32 online;        /* written by cpu_online, cpu_offline and init */
 	u32 nr_local;      /* tasks in its local queue. Written by `snapshot` */
 	u32 nr_pinned;     /* tasks in its queue of bound tasks. Written by `snapshot` */
 	u32 pad;
 	u64 snapshot_at;   /* written by `snapshot` */
-	u64 pad2[1];
 };
 
 /* One element an LLC of the array map `llcs`. */

@@ -18,159 +18,10 @@ char _license[] SEC("license") = "GPL";
 UEI_DEFINE(uei);
 
 #include "state.h"
+#include "vtime.h"
 #include "place.h"
+#include "queue.h"
 #include "report.h"
-
-/* ---- virtual time: the only places that write vruntime, deadline and clocks ---- */
-
-/*
- * The clock that stands for lag 0 of a task: that of its LLC, unless it can run on
- * a part of it only. Those may progress more slowly than the rest of the LLC for
- * ever, and whoever joins them must join at their pace.
- */
-static __always_inline struct vclock *clock_of(const struct task_ctx *tctx, s32 cpu)
-{
-	struct cpu_ctx *cctx;
-	struct llc_ctx *lctx;
-
-	if (tctx->affinity == AFF_WHOLE) {
-		lctx = llc_ctx_of(llc_of(cpu));
-		return lctx ? &lctx->clock : NULL;
-	}
-	cctx = cpu_ctx_of(cpu);
-	return cctx ? &cctx->clock : NULL;
-}
-
-static __always_inline u64 clock_now(const struct task_ctx *tctx, s32 cpu)
-{
-	struct vclock *c = clock_of(tctx, cpu);
-
-	return c ? c->now_vns : tctx->vruntime_vns;
-}
-
-/* Lets a clock follow the vruntime of a task that starts or goes on. */
-static __always_inline void drive_clock(struct vclock *c, u64 vruntime_vns, u64 now)
-{
-	struct vclock next = clock_advance(*c, vruntime_vns, now);
-
-	if (next.now_vns != c->now_vns)
-		*c = next;
-}
-
-/*
- * The clock of a CPU that serves tasks of the whole LLC is where the LLC's is: it
- * may have stayed behind with tasks of its own that are gone.
- */
-static __always_inline void catch_up(struct vclock *c, u64 vruntime_vns, u64 llc_vns, u64 now)
-{
-	u64 to_vns = vtime_min(vruntime_vns, llc_vns);
-
-	if ((s64)(to_vns - c->now_vns) < (s64)CLOCK_STEP_VNS)
-		return;
-	c->now_vns = to_vns;
-	c->set_at = now;
-}
-
-/* Puts the vruntime into the virtual time of the LLC of `cpu`; lag is kept. */
-static __always_inline void settle(struct task_ctx *tctx, s32 cpu)
-{
-	u32 llc = llc_of(cpu);
-	struct llc_ctx *from, *to;
-
-	if (tctx->llc == llc)
-		return;
-	to = llc_ctx_of(llc);
-	if (!to)
-		return;
-	if (tctx->llc == ABSENT) {
-		tctx->vruntime_vns = clock_now(tctx, cpu);
-		tctx->deadline_vns = tctx->vruntime_vns;
-	} else if ((from = llc_ctx_of(tctx->llc))) {
-		u64 lag_free_vns = from->clock.now_vns;
-
-		tctx->vruntime_vns = carry_lag(tctx->vruntime_vns, lag_free_vns, to->clock.now_vns);
-		tctx->deadline_vns = carry_lag(tctx->deadline_vns, lag_free_vns, to->clock.now_vns);
-	}
-	tctx->llc = llc;
-}
-
-/* Charges what the task has run since it was charged last. */
-static __always_inline void charge_task(struct task_struct *p, struct task_ctx *tctx)
-{
-	u64 ran_ns = p->se.sum_exec_runtime - tctx->charged_ns;
-
-	tctx->charged_ns += ran_ns;
-	tctx->burst_ns += ran_ns;
-	tctx->vruntime_vns = charge(tctx->vruntime_vns, ran_ns, tctx->weight);
-	count_add(CNT_RUN_NS, ran_ns);
-	if (task_stats)
-		tctx->run_ns += ran_ns;
-}
-
-static __always_inline u64 slice_of(const struct task_ctx *tctx, s32 cpu)
-{
-	struct cpu_ctx *cctx = cpu_ctx_of(cpu);
-	u64 base_ns = cctx && cctx->slice_ns ? cctx->slice_ns : knobs.slice_max_ns;
-
-	return task_slice(base_ns, knobs.slice_min_ns, tctx->weight);
-}
-
-/* Makes the next request: the deadline from the vruntime of now. */
-static __always_inline void ask(struct task_ctx *tctx, u64 slice_ns)
-{
-	u64 request_ns = request(tctx->burst_avg_ns, tctx->spent, knobs.request_min_ns, slice_ns);
-
-	tctx->deadline_vns = deadline(tctx->vruntime_vns, request_ns, tctx->weight);
-}
-
-/* The deadline of a task that stays runnable: a new request if it used up the last. */
-static __always_inline void ask_again(struct task_ctx *tctx, u64 slice_ns)
-{
-	if (vtime_before(tctx->vruntime_vns, tctx->deadline_vns))
-		return;
-	tctx->spent = true;
-	ask(tctx, slice_ns);
-}
-
-/* The task became runnable, and somebody else has the CPU that it wants. */
-static __always_inline void wake_contended(struct task_ctx *tctx, s32 cpu, u64 slice_ns)
-{
-	settle(tctx, cpu);
-	tctx->vruntime_vns = place_wakeup(tctx->vruntime_vns, clock_now(tctx, cpu),
-					  knobs.lag_max_ns, tctx->weight);
-	ask(tctx, slice_ns);
-}
-
-/* The task gets a CPU that nobody else wants. */
-static __always_inline void wake_uncontended(struct task_ctx *tctx, s32 cpu, u64 slice_ns)
-{
-	struct llc_ctx *lctx = llc_ctx_of(llc_of(cpu));
-
-	settle(tctx, cpu);
-	if (lctx)
-		tctx->vruntime_vns = place_uncontended(tctx->vruntime_vns, lctx->clock.now_vns,
-						       knobs.lag_max_ns, tctx->weight);
-	ask(tctx, slice_ns);
-}
-
-static __always_inline void mark_runnable(struct task_ctx *tctx, u64 now)
-{
-	tctx->runnable_at = now;
-	count(CNT_WAKEUPS);
-	if (task_stats)
-		tctx->wakeups++;
-}
-
-/* What the others see of the task that runs on a CPU. */
-static __always_inline void publish(struct cpu_ctx *cctx, const struct task_struct *p,
-				    const struct task_ctx *tctx, u64 now)
-{
-	cctx->weight = tctx->weight;
-	cctx->vruntime_vns = tctx->vruntime_vns;
-	cctx->deadline_vns = tctx->deadline_vns;
-	cctx->running_at = now;
-	cctx->running_pid = p->pid;
-}
 
 /* ---- where ---- */
 
@@ -208,7 +59,8 @@ s32 BPF_STRUCT_OPS(sched_select_cpu, struct task_struct *p, s32 prev, u64 wake_f
  * Not for a task whose waker is about to sleep and leave it the CPU, and never for
  * SCHED_BATCH and SCHED_IDLE.
  */
-static __always_inline s32 preempt_for(struct task_struct *p, struct task_ctx *tctx, s32 cpu, u64 now)
+static __always_inline s32 preempt_for(struct task_struct *p, struct task_ctx *tctx, s32 cpu,
+				       u64 now)
 {
 	struct cpu_ctx *cctx;
 	s32 victim;
@@ -304,7 +156,7 @@ static __always_inline void choose_target(struct task_struct *p, s32 cpu, struct
 
 void BPF_STRUCT_OPS(sched_enqueue, struct task_struct *p, u64 enq_flags)
 {
-	struct target to = { .enq_flags = enq_flags };
+	struct target to = {.enq_flags = enq_flags};
 	s32 cpu = scx_bpf_task_cpu(p);
 	struct task_ctx *tctx;
 
@@ -314,92 +166,12 @@ void BPF_STRUCT_OPS(sched_enqueue, struct task_struct *p, u64 enq_flags)
 		scx_bpf_dsq_insert(p, to.dsq, to.slice_ns, to.enq_flags);
 		return;
 	}
+	tctx->queued_at = scx_bpf_now();
 	scx_bpf_dsq_insert_vtime(p, to.dsq, to.slice_ns, tctx->deadline_vns, to.enq_flags);
 	wake_idle_for(p);
 }
 
 /* ---- what next ---- */
-
-/* Tasks of a queue that dispatch looks at for one that may run on its CPU. */
-#define HEADS_MAX 8
-
-/* What waits in a queue for a CPU. */
-struct head {
-	u64 deadline_vns;
-	bool waits;
-	bool unknown; /* the first HEADS_MAX may not run here; whoever comes next may */
-};
-
-static __always_inline struct head head_of(u64 dsq, s32 cpu)
-{
-	struct head h = {};
-	struct task_struct *p;
-	s32 seen = 0;
-
-	bpf_for_each(scx_dsq, p, dsq, 0) {
-		if (bpf_cpumask_test_cpu(cpu, p->cpus_ptr)) {
-			h.deadline_vns = p->scx.dsq_vtime;
-			h.waits = true;
-			break;
-		}
-		if (++seen >= HEADS_MAX) {
-			h.unknown = true;
-			break;
-		}
-	}
-	return h;
-}
-
-/* Must a task that is due at `due_vns` give way to what waits? */
-static __always_inline bool gives_way(const struct head *h, u64 due_vns)
-{
-	return h->unknown || (h->waits && vtime_before(h->deadline_vns, due_vns));
-}
-
-/* The running task goes on with a slice of its own. */
-static __always_inline void keep(struct task_struct *p, struct task_ctx *tctx, struct cpu_ctx *cctx,
-				 s32 cpu, bool alone, u64 now)
-{
-	u64 slice_ns = task_slice(cctx->slice_ns, knobs.slice_min_ns, tctx->weight);
-
-	if (alone) {
-		struct llc_ctx *lctx = llc_ctx_of(llc_of(cpu));
-
-		if (lctx) {
-			drive_clock(&lctx->clock, tctx->vruntime_vns, now);
-			catch_up(&cctx->clock, lctx->clock.now_vns, lctx->clock.now_vns, now);
-			tctx->vruntime_vns = place_uncontended(tctx->vruntime_vns,
-							       lctx->clock.now_vns,
-							       knobs.lag_max_ns, tctx->weight);
-		}
-		ask(tctx, slice_ns);
-	}
-	count(CNT_KEPT);
-	scx_bpf_task_set_slice(p, slice_ns);
-	publish(cctx, p, tctx, now);
-}
-
-/* Takes the next task from queue `dsq`, which belongs to another LLC. */
-static __always_inline bool steal(u64 dsq)
-{
-	if (!scx_bpf_dsq_move_to_local(dsq, 0))
-		return false;
-	count(CNT_STEALS);
-	return true;
-}
-
-/*
- * Moves the earlier deadline of the two heads to the CPU. Each queue stands in
- * where the other fails: heads are looked at without a lock and may be gone.
- */
-static __always_inline bool take_next(s32 cpu, u32 llc, bool cpu_first, s32 nr_llc, s32 nr_cpu)
-{
-	if (cpu_first && scx_bpf_dsq_move_to_local(cpu_dsq(cpu), 0))
-		return true;
-	if (nr_llc > 0 && scx_bpf_dsq_move_to_local(llc, 0))
-		return true;
-	return nr_cpu > 0 && scx_bpf_dsq_move_to_local(cpu_dsq(cpu), 0);
-}
 
 void BPF_STRUCT_OPS(sched_dispatch, s32 cpu, struct task_struct *prev)
 {
@@ -430,10 +202,23 @@ void BPF_STRUCT_OPS(sched_dispatch, s32 cpu, struct task_struct *prev)
 	nr_llc = scx_bpf_dsq_nr_queued(llc);
 	nr_cpu = scx_bpf_dsq_nr_queued(cpu_dsq(cpu));
 	nr_waiting = (nr_llc > 0 ? nr_llc : 0) + (nr_cpu > 0 ? nr_cpu * lctx->nr_cpus : 0);
-	cctx->slice_ns = base_slice(knobs.slice_max_ns, knobs.slice_min_ns, nr_waiting, lctx->nr_cpus);
+	cctx->slice_ns =
+		base_slice(knobs.slice_max_ns, knobs.slice_min_ns, nr_waiting, lctx->nr_cpus);
+
+	if (nr_waiting && now - cctx->rescued_at > RESCUE_GAP_NS) {
+		/* Earlier than any place that place_requeue() gives. */
+		u64 first_vns = lctx->clock.now_vns - VIRTUAL_MAX / 1024;
+
+		cctx->rescued_at = now;
+		if (nr_llc > 0 && rescue(llc, cpu_dsq(cpu), cpu, first_vns, now))
+			nr_cpu++;
+		else if (nr_cpu > 0 && rescue(cpu_dsq(cpu), llc, cpu, first_vns, now))
+			nr_llc++;
+	}
 
 	/* The running task goes on unless something that is due earlier waits. */
-	if (prev && (prev->scx.flags & SCX_TASK_QUEUED) && bpf_cpumask_test_cpu(cpu, prev->cpus_ptr))
+	if (prev && (prev->scx.flags & SCX_TASK_QUEUED) &&
+	    bpf_cpumask_test_cpu(cpu, prev->cpus_ptr))
 		tctx = task_ctx_of(prev);
 	if (nr_cpu > 0 && (nr_llc > 0 || tctx))
 		cpu_head = head_of(cpu_dsq(cpu), cpu);
@@ -544,32 +329,6 @@ void BPF_STRUCT_OPS(sched_stopping, struct task_struct *p, bool runnable)
 	}
 }
 
-/*
- * Another LLC with more tasks waiting for each of its CPUs, to take the next one
- * from: one LLC is looked at each tick.
- */
-static __always_inline void balance(struct cpu_ctx *cctx, u32 llc, u64 now)
-{
-	/* Two ticks at 100 Hz: often enough to share unequal LLCs, rare beside slices. */
-	const u64 gap_ns = 20 * 1000 * 1000;
-	struct llc_topo *lt = bpf_map_lookup_elem(&llc_topo, &llc);
-	struct llc_ctx *mine = llc_ctx_of(llc), *theirs;
-	s64 nr_mine, nr_theirs;
-	u32 turn, other;
-
-	if (!lt || !mine || !lt->nr_nearest || now - cctx->stolen_at < gap_ns)
-		return;
-	turn = cctx->balance_turn++ % lt->nr_nearest;
-	other = nearest_llc(lt, turn);
-	theirs = llc_ctx_of(other);
-	if (!theirs)
-		return;
-	nr_mine = scx_bpf_dsq_nr_queued(llc);
-	nr_theirs = scx_bpf_dsq_nr_queued(other);
-	if (nr_theirs * mine->nr_cpus > nr_mine * theirs->nr_cpus)
-		cctx->steal_llc = other;
-}
-
 /* Slices are enforced at ticks, so that is when an earlier deadline is honoured. */
 void BPF_STRUCT_OPS(sched_tick, struct task_struct *p)
 {
@@ -600,10 +359,10 @@ bool BPF_STRUCT_OPS(sched_yield, struct task_struct *from, struct task_struct *t
 	struct task_ctx *tctx = task_ctx_of(from);
 
 	if (tctx)
-		tctx->deadline_vns = vtime_max(
-			tctx->deadline_vns,
-			deadline(tctx->vruntime_vns, slice_of(tctx, scx_bpf_task_cpu(from)),
-				 tctx->weight));
+		tctx->deadline_vns =
+			vtime_max(tctx->deadline_vns,
+				  deadline(tctx->vruntime_vns,
+					   slice_of(tctx, scx_bpf_task_cpu(from)), tctx->weight));
 	scx_bpf_task_set_slice(from, 0);
 	return false;
 }
@@ -614,7 +373,8 @@ bool BPF_STRUCT_OPS(sched_yield, struct task_struct *from, struct task_struct *t
  */
 void BPF_STRUCT_OPS(sched_update_idle, s32 cpu, bool idle)
 {
-	if (idle && (scx_bpf_dsq_nr_queued(llc_of(cpu)) > 0 || scx_bpf_dsq_nr_queued(cpu_dsq(cpu)) > 0))
+	if (idle &&
+	    (scx_bpf_dsq_nr_queued(llc_of(cpu)) > 0 || scx_bpf_dsq_nr_queued(cpu_dsq(cpu)) > 0))
 		scx_bpf_kick_cpu(cpu, SCX_KICK_IDLE);
 }
 
@@ -808,6 +568,7 @@ void BPF_STRUCT_OPS(sched_exit, struct scx_exit_info *ei)
 	UEI_RECORD(uei, ei);
 }
 
+/* clang-format off */
 SCX_OPS_DEFINE(scheduler_ops,
 	       .select_cpu = (void *)sched_select_cpu,
 	       .enqueue = (void *)sched_enqueue,
@@ -828,5 +589,10 @@ SCX_OPS_DEFINE(scheduler_ops,
 	       .init = (void *)sched_init,
 	       .exit = (void *)sched_exit,
 	       .flags = SCX_OPS_KEEP_BUILTIN_IDLE,
-	       .timeout_ms = 5000,
+	       /*
+		* Longer than a turn of the queue can take: a thousand tasks a CPU, one
+		* tick of 100 Hz each, is ten seconds.
+		*/
+	       .timeout_ms = 15000,
 	       .name = "scheduler");
+/* clang-format on */

@@ -289,8 +289,8 @@ static int rebuild_mask(u32 index, bool node)
 		if (t && (node ? t->node : t->llc) == index)
 			bpf_cpumask_set_cpu(cpu, mask);
 	}
-	slot = node ? bpf_map_lookup_elem(&node_masks, &index) :
-		      bpf_map_lookup_elem(&llc_masks, &index);
+	slot = node ? bpf_map_lookup_elem(&node_masks, &index)
+		    : bpf_map_lookup_elem(&llc_masks, &index);
 	return store_mask(slot, mask);
 }
 

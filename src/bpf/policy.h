@@ -68,6 +68,7 @@ POLICY_FN u64 clamp_u64(u64 v, u64 low, u64 high)
 /* Weight of a nice value (-20..19, clamped) under a scheduling policy. */
 POLICY_FN u32 weight_of(s32 nice, u32 policy)
 {
+	/* clang-format off */
 	static const u32 weights[40] = {
 		/* -20 */ 88761, 71755, 56483, 46273, 36291,
 		/* -15 */ 29154, 23254, 18705, 14949, 11916,
@@ -78,6 +79,7 @@ POLICY_FN u32 weight_of(s32 nice, u32 policy)
 		/*  10 */ 110, 87, 70, 56, 45,
 		/*  15 */ 36, 29, 23, 18, 15,
 	};
+	/* clang-format on */
 	u32 i = nice < -20 ? 0 : nice > 19 ? 39 : (u32)(nice + 20);
 
 	if (policy == POLICY_SCHED_IDLE || i >= 40)
@@ -251,14 +253,14 @@ POLICY_FN bool preempts(u64 deadline_vns, u64 due_vns, u64 gran_vns)
 /* Index of the highest bit set; 0 for 0. Without a builtin, for BPF's sake. */
 POLICY_FN u32 log2_floor(u64 v)
 {
-	u32 bits = 0;
+	u32 bits = 0, step;
 
-	if (v >> 32) { v >>= 32; bits += 32; }
-	if (v >> 16) { v >>= 16; bits += 16; }
-	if (v >> 8) { v >>= 8; bits += 8; }
-	if (v >> 4) { v >>= 4; bits += 4; }
-	if (v >> 2) { v >>= 2; bits += 2; }
-	if (v >> 1) { bits += 1; }
+	for (step = 32; step; step /= 2) {
+		if (v >> step) {
+			v >>= step;
+			bits += step;
+		}
+	}
 	return bits;
 }
 

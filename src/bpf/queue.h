@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * What next: the heads of the queues that a CPU serves, and how it takes from them,
+ * from those of other LLCs, or lets the running task go on.
+ */
+#ifndef SCHEDULER_QUEUE_H
+#define SCHEDULER_QUEUE_H
+
+/* Tasks of a queue that dispatch looks at for one that may run on its CPU. */
+#define HEADS_MAX 8
+
+/* What waits in a queue for a CPU. */
+struct head {
+	u64 deadline_vns;
+	bool waits;
+	bool unknown; /* the first HEADS_MAX may not run here; whoever comes next may */
+};
+
+static __always_inline struct head head_of(u64 dsq, s32 cpu)
+{
+	struct head h = {};
+	struct task_struct *p;
+	s32 seen = 0;
+
+	bpf_for_each(scx_dsq, p, dsq, 0) {
+		if (bpf_cpumask_test_cpu(cpu, p->cpus_ptr)) {
+			h.deadline_vns = p->scx.dsq_vtime;
+			h.waits = true;
+			break;
+		}
+		if (++seen >= HEADS_MAX) {
+			h.unknown = true;
+			break;
+		}
+	}
+	return h;
+}
+
+/* Must a task that is due at `due_vns` give way to what waits? */
+static __always_inline bool gives_way(const struct head *h, u64 due_vns)
+{
+	return h->unknown || (h->waits && vtime_before(h->deadline_vns, due_vns));
+}
+
+/* The running task goes on with a slice of its own. */
+static __always_inline void keep(struct task_struct *p, struct task_ctx *tctx, struct cpu_ctx *cctx,
+				 s32 cpu, bool alone, u64 now)
+{
+	u64 slice_ns = task_slice(cctx->slice_ns, knobs.slice_min_ns, tctx->weight);
+
+	if (alone) {
+		struct llc_ctx *lctx = llc_ctx_of(llc_of(cpu));
+
+		if (lctx) {
+			drive_clock(&lctx->clock, tctx->vruntime_vns, now);
+			catch_up(&cctx->clock, lctx->clock.now_vns, lctx->clock.now_vns, now);
+			tctx->vruntime_vns =
+				place_uncontended(tctx->vruntime_vns, lctx->clock.now_vns,
+						  knobs.lag_max_ns, tctx->weight);
+		}
+		ask(tctx, slice_ns);
+	}
+	count(CNT_KEPT);
+	scx_bpf_task_set_slice(p, slice_ns);
+	publish(cctx, p, tctx, now);
+}
+
+/* Takes the next task from queue `dsq`, which belongs to another LLC. */
+static __always_inline bool steal(u64 dsq)
+{
+	if (!scx_bpf_dsq_move_to_local(dsq, 0))
+		return false;
+	count(CNT_STEALS);
+	return true;
+}
+
+/*
+ * By its weight a SCHED_IDLE task beside fifty others is due once in a quarter of
+ * a minute, and the kernel ejects a scheduler that leaves a task waiting for that
+ * long. So whoever has waited for WAIT_MAX_NS goes first, weight or not: a
+ * thousandth of a CPU at most for each, since it waits as long again.
+ */
+#define WAIT_MAX_NS (1000ULL * 1000 * 1000)
+#define RESCUE_GAP_NS (10ULL * 1000 * 1000)
+#define RESCUE_MAX 8
+
+/*
+ * Looks at the RESCUE_MAX latest deadlines of queue `from`, and puts one that has
+ * waited for too long in front of everything, in queue `to` (a task cannot be
+ * moved within one). Both are served by this CPU.
+ */
+static __always_inline bool rescue(u64 from, u64 to, s32 cpu, u64 first_vns, u64 now)
+{
+	struct task_struct *p;
+	struct task_ctx *tctx;
+	bool moved = false;
+	s32 seen = 0;
+
+	bpf_for_each(scx_dsq, p, from, SCX_DSQ_ITER_REV) {
+		if (++seen > RESCUE_MAX)
+			break;
+		if (!bpf_cpumask_test_cpu(cpu, p->cpus_ptr))
+			continue;
+		tctx = task_ctx_of(p);
+		if (!tctx || (s64)(now - tctx->queued_at) < (s64)WAIT_MAX_NS)
+			continue;
+		scx_bpf_dsq_move_set_vtime(BPF_FOR_EACH_ITER, first_vns);
+		moved = scx_bpf_dsq_move_vtime(BPF_FOR_EACH_ITER, p, to, 0);
+		break;
+	}
+	if (moved)
+		count(CNT_RESCUES);
+	return moved;
+}
+
+/*
+ * Moves the earlier deadline of the two heads to the CPU. Each queue stands in
+ * where the other fails: heads are looked at without a lock and may be gone.
+ */
+static __always_inline bool take_next(s32 cpu, u32 llc, bool cpu_first, s32 nr_llc, s32 nr_cpu)
+{
+	if (cpu_first && scx_bpf_dsq_move_to_local(cpu_dsq(cpu), 0))
+		return true;
+	if (nr_llc > 0 && scx_bpf_dsq_move_to_local(llc, 0))
+		return true;
+	return nr_cpu > 0 && scx_bpf_dsq_move_to_local(cpu_dsq(cpu), 0);
+}
+
+/*
+ * Another LLC with more tasks waiting for each of its CPUs, to take the next one
+ * from: one LLC is looked at each tick.
+ */
+static __always_inline void balance(struct cpu_ctx *cctx, u32 llc, u64 now)
+{
+	/* Two ticks at 100 Hz: often enough to share unequal LLCs, rare beside slices. */
+	const u64 gap_ns = 20 * 1000 * 1000;
+	struct llc_topo *lt = bpf_map_lookup_elem(&llc_topo, &llc);
+	struct llc_ctx *mine = llc_ctx_of(llc), *theirs;
+	s64 nr_mine, nr_theirs;
+	u32 turn, other;
+
+	if (!lt || !mine || !lt->nr_nearest || now - cctx->stolen_at < gap_ns)
+		return;
+	turn = cctx->balance_turn++ % lt->nr_nearest;
+	other = nearest_llc(lt, turn);
+	theirs = llc_ctx_of(other);
+	if (!theirs)
+		return;
+	nr_mine = scx_bpf_dsq_nr_queued(llc);
+	nr_theirs = scx_bpf_dsq_nr_queued(other);
+	if (nr_theirs * mine->nr_cpus > nr_mine * theirs->nr_cpus)
+		cctx->steal_llc = other;
+}
+
+#endif /* SCHEDULER_QUEUE_H */

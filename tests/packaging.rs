@@ -1,0 +1,160 @@
+//! What `make install` puts on a machine, and the systemd unit among it.
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
+use tempfile::TempDir;
+
+/// `systemd-analyze security` gives tenths of a point; this is 2.5.
+const EXPOSURE_MAX: &str = "25";
+
+/// A place to install to, with something in the place of the built binary.
+struct Place {
+    dir: TempDir,
+}
+
+impl Place {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        fs::create_dir_all(dir.path().join("target/release")).expect("mkdir");
+        fs::write(dir.path().join("target/release/scheduler"), "#!/bin/sh\n").expect("write");
+        Self { dir }
+    }
+
+    fn path(&self, path: &str) -> PathBuf {
+        self.dir.path().join(path)
+    }
+
+    /// Runs `make`, free of the variables of a `make` that may run this test.
+    fn make(&self, args: &[&str]) {
+        let out = Command::new("make")
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .env_remove("MAKEFLAGS")
+            .env_remove("UNITDIR")
+            .env_remove("DESTDIR")
+            .arg(format!("TARGET={}", self.path("target").display()))
+            .args(args)
+            .output()
+            .expect("make runs");
+        assert!(out.status.success(), "make {args:?}: {}", text(&out));
+    }
+
+    /// Installs for use from the temporary directory itself, and returns the unit.
+    fn install(&self) -> PathBuf {
+        self.make(&["install", &format!("PREFIX={}", self.path("usr").display())]);
+        self.path("usr/lib/systemd/system/scheduler.service")
+    }
+}
+
+fn text(out: &Output) -> String {
+    [&out.stdout[..], &out.stderr[..]].map(String::from_utf8_lossy).concat()
+}
+
+/// Files below a directory, relative to it.
+fn files(dir: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut left = vec![dir.to_owned()];
+    while let Some(next) = left.pop() {
+        for entry in fs::read_dir(next).expect("a directory") {
+            let path = entry.expect("an entry").path();
+            match path.is_dir() {
+                true => left.push(path),
+                false => found.push(path.strip_prefix(dir).expect("below").display().to_string()),
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+/// Runs systemd-analyze; none where it is not installed, which is a failure under CI=true and
+/// under REQUIRE_SYSTEMD=1.
+fn systemd_analyze(args: &[&str], unit: &Path) -> Option<Output> {
+    match Command::new("systemd-analyze").args(args).arg(unit).output() {
+        Ok(out) => Some(out),
+        Err(error) => {
+            let is = |name: &str, value: &str| env::var(name).is_ok_and(|v| v == value);
+            assert!(
+                !is("CI", "true") && !is("REQUIRE_SYSTEMD", "1"),
+                "systemd-analyze is needed to check the unit (Debian: systemd): {error}"
+            );
+            eprintln!("skipped: systemd-analyze does not run: {error}");
+            None
+        }
+    }
+}
+
+#[test]
+fn installs_where_it_is_told_and_uninstalls_just_that() {
+    let place = Place::new();
+    let root = place.path("root");
+    let destdir = format!("DESTDIR={}", root.display());
+    place.make(&["install", &destdir, "PREFIX=/opt/x"]);
+    let installed = ["opt/x/bin/scheduler", "opt/x/lib/systemd/system/scheduler.service"];
+    assert_eq!(files(&root), installed);
+    let unit = fs::read_to_string(root.join(installed[1])).expect("the unit");
+    let exec: Vec<_> = unit.lines().filter(|line| line.starts_with("ExecStart=")).collect();
+    assert_eq!(exec, ["ExecStart=/opt/x/bin/scheduler"]);
+
+    fs::write(root.join("opt/x/bin/other"), "").expect("write");
+    place.make(&["uninstall", &destdir, "PREFIX=/opt/x"]);
+    assert_eq!(files(&root), ["opt/x/bin/other"]);
+}
+
+#[test]
+fn the_unit_is_valid() {
+    let place = Place::new();
+    let unit = place.install();
+    let Some(out) = systemd_analyze(&["verify", "--man=no"], &unit) else { return };
+    // Unknown settings are a warning, and no failure, to systemd.
+    let ours: Vec<_> =
+        text(&out).lines().filter(|l| l.contains("scheduler.service")).map(String::from).collect();
+    assert!(out.status.success() && ours.is_empty(), "{}", text(&out));
+}
+
+#[test]
+fn the_unit_exposes_little() {
+    let place = Place::new();
+    let unit = place.install();
+    let threshold = format!("--threshold={EXPOSURE_MAX}");
+    let args = ["security", "--offline=yes", "--no-pager", &threshold];
+    let Some(out) = systemd_analyze(&args, &unit) else { return };
+    assert!(out.status.success(), "{}", text(&out));
+    assert!(text(&out).contains("Overall exposure level"), "{}", text(&out));
+}
+
+#[test]
+fn the_unit_says_what_is_asked_of_it() {
+    let unit = include_str!("../packaging/scheduler.service");
+    let values = |key: &str| -> Vec<&str> {
+        unit.lines()
+            .filter_map(|line| line.split_once('='))
+            .filter(|(name, _)| *name == key)
+            .map(|(_, value)| value)
+            .collect()
+    };
+    for (key, value) in [
+        ("Type", "notify"),
+        ("NotifyAccess", "main"),
+        ("WatchdogSec", "30"),
+        ("Restart", "on-failure"),
+        ("CapabilityBoundingSet", "CAP_BPF CAP_PERFMON"),
+        ("AmbientCapabilities", "CAP_BPF CAP_PERFMON"),
+        ("Conflicts", "scx.service scx_loader.service"),
+        // A stop that is not ordered before our start could come too late for it.
+        ("After", "scx.service scx_loader.service"),
+        ("NoNewPrivileges", "yes"),
+    ] {
+        assert_eq!(values(key), [value], "{key}");
+    }
+    // Capabilities of a user namespace count for nothing in bpf().
+    assert!(values("PrivateUsers").is_empty());
+
+    // Those ends that a restart does not mend, by their names in the program.
+    use scheduler::exit::Exit;
+    let lasting = [Exit::Usage, Exit::Busy, Exit::NotPermitted, Exit::Unsupported];
+    let codes = lasting.map(|exit| (exit as u8).to_string()).join(" ");
+    assert_eq!(values("RestartPreventExitStatus"), [codes.as_str()]);
+}
