@@ -65,6 +65,41 @@ static __always_inline bool core_idle(s32 cpu)
 	return whole;
 }
 
+/*
+ * Wakes an idle CPU so that it looks at its queues. A kick is carried by interrupt
+ * work of the CPU that asks: on its way out of the machine that would stay
+ * pending for ever, and the scheduler could not be detached (seen on 7.3).
+ */
+static __always_inline void kick_idle(s32 cpu)
+{
+	struct cpu_ctx *here = cpu_ctx_of(bpf_get_smp_processor_id());
+
+	if (here && here->online)
+		scx_bpf_kick_cpu(cpu, SCX_KICK_IDLE);
+}
+
+/* A CPU that went idle while the task was being queued would sleep on. */
+static __always_inline void wake_idle_for(const struct task_struct *p)
+{
+	s32 cpu = scx_bpf_pick_idle_cpu(p->cpus_ptr, 0);
+
+	if (cpu >= 0)
+		kick_idle(cpu);
+}
+
+static __always_inline void wake_idle_of(u32 llc)
+{
+	struct mask_slot *slot = bpf_map_lookup_elem(&llc_masks, &llc);
+	struct bpf_cpumask *mask;
+	s32 cpu;
+
+	if (!slot || !(mask = slot->mask))
+		return;
+	cpu = scx_bpf_pick_idle_cpu(cast_mask(mask), 0);
+	if (cpu >= 0)
+		kick_idle(cpu);
+}
+
 /* An idle CPU of `p` within `slot`, claimed; negative: there is none. */
 static __always_inline s32 claim_within(const struct task_struct *p, struct mask_slot *slot,
 					bool whole, u64 flags)
