@@ -6,7 +6,7 @@
 //! - `policy.rs` and a static library: `src/bpf/policy.h` as native code.
 
 use anyhow::{Context, Result};
-use std::{env, path::PathBuf, process::Command};
+use std::{env, fs, path::PathBuf, process::Command};
 
 fn main() -> Result<()> {
     let out_dir = PathBuf::from(env::var("OUT_DIR").context("OUT_DIR is set by cargo")?);
@@ -18,12 +18,12 @@ fn main() -> Result<()> {
         .build()
         .context("building src/bpf/main.bpf.c")?;
 
-    let intf = std::fs::read_to_string("src/bpf/intf.h").context("reading src/bpf/intf.h")?;
-    std::fs::write(out_dir.join("counters.rs"), counter_table(&intf)?)
+    let intf = fs::read_to_string("src/bpf/intf.h").context("reading src/bpf/intf.h")?;
+    fs::write(out_dir.join("counters.rs"), counter_table(&intf)?)
         .context("writing the table of counters")?;
-    let skeleton = std::fs::read_to_string(out_dir.join("bpf_skel.rs"))
-        .context("reading the skeleton back")?;
-    std::fs::write(out_dir.join("enums.rs"), enum_setter(&skeleton))
+    let skeleton =
+        fs::read_to_string(out_dir.join("bpf_skel.rs")).context("reading the skeleton back")?;
+    fs::write(out_dir.join("enums.rs"), enum_setter(&skeleton))
         .context("writing the setter of enums")?;
 
     cc::Build::new()
@@ -31,14 +31,18 @@ fn main() -> Result<()> {
         .warnings_into_errors(true)
         .extra_warnings(true)
         .compile("policy");
-    bindgen::Builder::default()
+    // Pure functions of plain values that touch no memory: safe to call, whatever the arguments.
+    let policy = bindgen::Builder::default()
+        .rust_edition(bindgen::RustEdition::Edition2024)
         .header("src/bpf/policy.h")
         .clang_args(["-DPOLICY_FN=", "-x", "c"])
         .allowlist_file(".*/policy.h")
         .blocklist_type("vclock|cpu_stats|cpu_ctx|llc_ctx|knobs|task_sample")
         .generate()
         .context("generating bindings of src/bpf/policy.h")?
-        .write_to_file(out_dir.join("policy.rs"))?;
+        .to_string()
+        .replace("pub fn ", "pub safe fn ");
+    fs::write(out_dir.join("policy.rs"), policy)?;
 
     println!("cargo:rustc-env=SCHEDULER_REVISION={}", revision());
     println!("cargo:rerun-if-changed=.git/HEAD");
