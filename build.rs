@@ -2,10 +2,11 @@
 //! - `bpf_skel.rs`, the skeleton of `src/bpf/main.bpf.c`, compiled by clang for BPF;
 //! - `intf.rs`, the Rust view of `src/bpf/intf.h`;
 //! - `counters.rs`, the names and texts of the counters in `src/bpf/intf.h`;
+//! - `enums.rs`, a setter of the values of the kernel's enums in the skeleton;
 //! - `policy.rs` and a static library: `src/bpf/policy.h` as native code.
 
 use anyhow::{Context, Result};
-use std::{env, path::PathBuf, process::Command};
+use std::{env, fs, path::PathBuf, process::Command};
 
 fn main() -> Result<()> {
     let out_dir = PathBuf::from(env::var("OUT_DIR").context("OUT_DIR is set by cargo")?);
@@ -17,23 +18,31 @@ fn main() -> Result<()> {
         .build()
         .context("building src/bpf/main.bpf.c")?;
 
-    let intf = std::fs::read_to_string("src/bpf/intf.h").context("reading src/bpf/intf.h")?;
-    std::fs::write(out_dir.join("counters.rs"), counter_table(&intf)?)
+    let intf = fs::read_to_string("src/bpf/intf.h").context("reading src/bpf/intf.h")?;
+    fs::write(out_dir.join("counters.rs"), counter_table(&intf)?)
         .context("writing the table of counters")?;
+    let skeleton =
+        fs::read_to_string(out_dir.join("bpf_skel.rs")).context("reading the skeleton back")?;
+    fs::write(out_dir.join("enums.rs"), enum_setter(&skeleton))
+        .context("writing the setter of enums")?;
 
     cc::Build::new()
         .file("src/bpf/policy.c")
         .warnings_into_errors(true)
         .extra_warnings(true)
         .compile("policy");
-    bindgen::Builder::default()
+    // Pure functions of plain values that touch no memory: safe to call, whatever the arguments.
+    let policy = bindgen::Builder::default()
+        .rust_edition(bindgen::RustEdition::Edition2024)
         .header("src/bpf/policy.h")
         .clang_args(["-DPOLICY_FN=", "-x", "c"])
         .allowlist_file(".*/policy.h")
         .blocklist_type("vclock|cpu_stats|cpu_ctx|llc_ctx|knobs|task_sample")
         .generate()
         .context("generating bindings of src/bpf/policy.h")?
-        .write_to_file(out_dir.join("policy.rs"))?;
+        .to_string()
+        .replace("pub fn ", "pub safe fn ");
+    fs::write(out_dir.join("policy.rs"), policy)?;
 
     println!("cargo:rustc-env=SCHEDULER_REVISION={}", revision());
     println!("cargo:rerun-if-changed=.git/HEAD");
@@ -59,6 +68,20 @@ fn counter_table(intf: &str) -> Result<String> {
         entries.push(format!("    Counter {{ name: {name:?}, text: {text} }},\n"));
     }
     Ok(format!("&[\n{}]", entries.concat()))
+}
+
+/// A function that sets every variable `__SCX_*` of the kernel's half. Those stand for values of
+/// the kernel's enums, which differ from release to release.
+fn enum_setter(skeleton: &str) -> String {
+    let names = skeleton.lines().filter_map(|line| {
+        line.trim().strip_prefix("pub __")?.strip_suffix(": u64,").filter(|n| n.starts_with("SCX_"))
+    });
+    let lines = names.map(|name| format!("    rodata.__{name} = value({name:?});\n"));
+    format!(
+        "/// Sets every variable that stands for an enumerator of the kernel, by its name.\n\
+         pub fn set(rodata: &mut rodata, value: impl Fn(&str) -> u64) {{\n{}}}\n",
+        lines.collect::<String>()
+    )
 }
 
 /// The git revision that this is built from; "unknown" outside a checkout.

@@ -97,8 +97,9 @@ fn set_up_log(verbosity: u8) {
         1 => LevelFilter::Info,
         _ => LevelFilter::Debug,
     };
+    let config = ConfigBuilder::new().set_time_format_rfc3339().build();
     // Fails only when there is a logger, and then there is one.
-    let _ = WriteLogger::init(level, ConfigBuilder::new().build(), io::stderr());
+    let _ = WriteLogger::init(level, config, io::stderr());
     // libbpf warns of much that is harmless. What is not comes back as an error, too.
     set_print(Some((PrintLevel::Debug, |level, text| match level {
         PrintLevel::Debug => log::debug!("{}", text.trim_end()),

@@ -3,40 +3,18 @@
 #![allow(missing_docs)]
 
 use proptest::prelude::*;
-use scheduler::bpf::{intf, policy as c};
+use scheduler::bpf::{
+    intf,
+    policy::{
+        base_slice, burst_average, carry_lag, charge, clock_advance, deadline, hist_slot,
+        place_requeue, place_uncontended, place_wakeup, preempts, request, reweigh, task_hist_slot,
+        task_slice, to_virtual, vtime_before as before, weight_of,
+    },
+};
 
 const NICE0: u32 = 1024;
 const MS: u64 = 1_000_000;
 const VIRTUAL_MAX: u64 = 1 << 60;
-
-// SAFETY (all of these): pure functions of plain integers; they touch no memory.
-fn charge(vruntime: u64, ran: u64, weight: u32) -> u64 {
-    unsafe { c::charge(vruntime, ran, weight) }
-}
-fn to_virtual(time: u64, weight: u32) -> u64 {
-    unsafe { c::to_virtual(time, weight) }
-}
-fn deadline(vruntime: u64, request: u64, weight: u32) -> u64 {
-    unsafe { c::deadline(vruntime, request, weight) }
-}
-fn before(a: u64, b: u64) -> bool {
-    unsafe { c::vtime_before(a, b) }
-}
-fn weight_of(nice: i32, policy: u32) -> u32 {
-    unsafe { c::weight_of(nice, policy) }
-}
-fn request(burst: u64, spent: bool, min: u64, slice: u64) -> u64 {
-    unsafe { c::request(burst, spent, min, slice) }
-}
-fn place_wakeup(vruntime: u64, clock: u64, lag: u64, weight: u32) -> u64 {
-    unsafe { c::place_wakeup(vruntime, clock, lag, weight) }
-}
-fn place_requeue(vruntime: u64, clock: u64, slice: u64, weight: u32) -> u64 {
-    unsafe { c::place_requeue(vruntime, clock, slice, weight) }
-}
-fn clock_advance(clock: intf::vclock, vruntime: u64, now: u64) -> intf::vclock {
-    unsafe { c::clock_advance(clock, vruntime, now) }
-}
 
 fn weights() -> impl Strategy<Value = u32> {
     prop_oneof![1u32..=10_000, Just(1), Just(3), Just(15), Just(NICE0), Just(88_761)]
@@ -91,7 +69,7 @@ proptest! {
     ) {
         let clock = v.wrapping_add(ahead);
         let placed = place_wakeup(v, clock, lag, w);
-        prop_assert!(clock.wrapping_sub(placed) <= to_virtual(lag, w).max(0));
+        prop_assert!(clock.wrapping_sub(placed) <= to_virtual(lag, w));
         prop_assert!(!before(placed, v), "sleeping never moves a task forward");
     }
 
@@ -109,8 +87,7 @@ proptest! {
     ) {
         // Only lags that vtime_before can tell apart: half the circle.
         prop_assume!((v.wrapping_sub(clock) as i64).unsigned_abs() < 1 << 61);
-        // SAFETY: as above.
-        let placed = unsafe { c::place_uncontended(v, clock, lag, w) };
+        let placed = place_uncontended(v, clock, lag, w);
         prop_assert!(clock.wrapping_sub(placed) <= to_virtual(lag, w));
     }
 
@@ -140,8 +117,7 @@ proptest! {
 
     #[test]
     fn lag_is_carried_between_clocks(v in any::<u64>(), from in any::<u64>(), to in any::<u64>()) {
-        // SAFETY: as above.
-        let moved = unsafe { c::carry_lag(v, from, to) };
+        let moved = carry_lag(v, from, to);
         prop_assert_eq!(to.wrapping_sub(moved), from.wrapping_sub(v));
     }
 
@@ -150,8 +126,7 @@ proptest! {
         clock in any::<u64>(), lag in -(1i64 << 39)..1 << 39, a in 15u32..=88_761, b in 15u32..=88_761,
     ) {
         let v = clock.wrapping_sub(lag as u64);
-        // SAFETY: as above.
-        let after = clock.wrapping_sub(unsafe { c::reweigh(v, clock, a, b) }) as i64;
+        let after = clock.wrapping_sub(reweigh(v, clock, a, b)) as i64;
         let owed = i128::from(lag) * i128::from(a) / i128::from(NICE0);
         let kept = i128::from(after) * i128::from(b) / i128::from(NICE0);
         prop_assert!((owed - kept).abs() <= 1 + i128::from(b) / i128::from(NICE0), "{owed} {kept}");
@@ -162,14 +137,11 @@ proptest! {
         max in MS..200 * MS, min in 100_000u64..MS, waiting in any::<u32>(), cpus in 0u32..8192,
         w in weights(),
     ) {
-        // SAFETY: as above.
-        let base = unsafe { c::base_slice(max, min, waiting, cpus) };
+        let base = base_slice(max, min, waiting, cpus);
         prop_assert!((min..=max).contains(&base));
-        // SAFETY: as above.
-        let more = unsafe { c::base_slice(max, min, waiting.saturating_add(100), cpus) };
+        let more = base_slice(max, min, waiting.saturating_add(100), cpus);
         prop_assert!(more <= base, "more waiting, shorter slices");
-        // SAFETY: as above.
-        let own = unsafe { c::task_slice(base, min, w) };
+        let own = task_slice(base, min, w);
         prop_assert!((min..=max).contains(&own));
     }
 
@@ -184,19 +156,16 @@ proptest! {
 
     #[test]
     fn preemption_needs_the_granularity(d in any::<u64>(), ahead in 0u64..1 << 58, gran in 0u64..MS) {
-        // SAFETY: as above.
-        let yes = unsafe { c::preempts(d, d.wrapping_add(ahead), gran) };
+        let yes = preempts(d, d.wrapping_add(ahead), gran);
         prop_assert_eq!(yes, ahead > gran);
     }
 
     #[test]
     fn histogram_slots_grow_with_time(a in any::<u64>(), b in any::<u64>()) {
         let (less, more) = (a.min(b), a.max(b));
-        // SAFETY: as above.
-        let (x, y) = unsafe { (c::hist_slot(less), c::hist_slot(more)) };
+        let (x, y) = (hist_slot(less), hist_slot(more));
         prop_assert!(x <= y && y < intf::hist_HIST_SLOTS);
-        // SAFETY: as above.
-        let (x, y) = unsafe { (c::task_hist_slot(less), c::task_hist_slot(more)) };
+        let (x, y) = (task_hist_slot(less), task_hist_slot(more));
         prop_assert!(x <= y && y < intf::hist_TASK_HIST_SLOTS);
     }
 }
@@ -219,8 +188,7 @@ fn weights_are_the_kernels() {
 fn histogram_slots_are_at_most_an_eighth_wide() {
     let mut last = (0, 0);
     for us in 1u64..2_000_000 {
-        // SAFETY: as above.
-        let slot = unsafe { c::hist_slot(us << 10) };
+        let slot = hist_slot(us << 10);
         assert!(slot == last.0 || slot == last.0 + 1, "no slot is skipped at {us}");
         if slot != last.0 {
             last = (slot, us);
@@ -289,10 +257,7 @@ impl Cpu {
 
     fn slice(&self, task: &Task) -> u64 {
         let waiting = self.tasks.iter().filter(|t| t.sleeps_until <= self.now).count() as u32 - 1;
-        // SAFETY: as above.
-        unsafe {
-            c::task_slice(c::base_slice(SLICE, SLICE_MIN, waiting, 1), SLICE_MIN, task.weight)
-        }
+        task_slice(base_slice(SLICE, SLICE_MIN, waiting, 1), SLICE_MIN, task.weight)
     }
 
     /// One turn: the earliest deadline runs until the tick that ends its slice, until it sleeps, or
@@ -324,8 +289,7 @@ impl Cpu {
         self.now += run;
         match task.rhythm {
             Some((burst, sleep)) if task.burst == burst => {
-                // SAFETY: as above.
-                task.average = unsafe { c::burst_average(task.average, task.burst) };
+                task.average = burst_average(task.average, task.burst);
                 task.burst = 0;
                 task.spent = false;
                 task.sleeps_until = self.now + sleep;

@@ -112,15 +112,6 @@ static __always_inline bool wake_at_once(struct task_struct *p, struct task_ctx 
 	return false;
 }
 
-/* A CPU that went idle while the task was being queued would sleep on. */
-static __always_inline void wake_idle_for(const struct task_struct *p)
-{
-	s32 cpu = scx_bpf_pick_idle_cpu(p->cpus_ptr, 0);
-
-	if (cpu >= 0)
-		scx_bpf_kick_cpu(cpu, SCX_KICK_IDLE);
-}
-
 static __always_inline void choose_target(struct task_struct *p, s32 cpu, struct target *to)
 {
 	struct task_ctx *tctx = task_ctx_of(p);
@@ -347,8 +338,12 @@ void BPF_STRUCT_OPS(sched_tick, struct task_struct *p)
 	cpu_head = head_of(cpu_dsq(cpu), cpu);
 	llc_head = head_of(llc, cpu);
 	if (scx_bpf_dsq_nr_queued(SCX_DSQ_LOCAL) <= 0 && cctx->steal_llc == ABSENT &&
-	    !gives_way(&cpu_head, due_vns) && !gives_way(&llc_head, due_vns))
+	    !gives_way(&cpu_head, due_vns) && !gives_way(&llc_head, due_vns)) {
+		/* Nothing for this CPU; an idle one that missed its kick may want it. */
+		if (llc_head.waits)
+			wake_idle_of(llc);
 		return;
+	}
 	count(CNT_TICK_PREEMPTIONS);
 	scx_bpf_task_set_slice(p, 0);
 }
@@ -375,7 +370,7 @@ void BPF_STRUCT_OPS(sched_update_idle, s32 cpu, bool idle)
 {
 	if (idle &&
 	    (scx_bpf_dsq_nr_queued(llc_of(cpu)) > 0 || scx_bpf_dsq_nr_queued(cpu_dsq(cpu)) > 0))
-		scx_bpf_kick_cpu(cpu, SCX_KICK_IDLE);
+		kick_idle(cpu);
 }
 
 /* ---- higher classes, hotplug ---- */

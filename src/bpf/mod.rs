@@ -29,6 +29,12 @@ pub mod skel {
     include!(concat!(env!("OUT_DIR"), "/bpf_skel.rs"));
 }
 
+/// The kernel's enums, as the kernel's half takes them.
+pub mod enums {
+    use super::skel::types::rodata;
+    include!(concat!(env!("OUT_DIR"), "/enums.rs"));
+}
+
 /// The decision core, `src/bpf/policy.h`, as native code for tests.
 #[allow(missing_docs, non_camel_case_types, non_upper_case_globals, non_snake_case, dead_code)]
 #[allow(clippy::all, clippy::undocumented_unsafe_blocks, clippy::unwrap_used)]

@@ -65,6 +65,41 @@ static __always_inline bool core_idle(s32 cpu)
 	return whole;
 }
 
+/*
+ * Wakes an idle CPU so that it looks at its queues. A kick is carried by interrupt
+ * work of the CPU that asks: on its way out of the machine that would stay
+ * pending for ever, and the scheduler could not be detached (seen on 7.3).
+ */
+static __always_inline void kick_idle(s32 cpu)
+{
+	struct cpu_ctx *here = cpu_ctx_of(bpf_get_smp_processor_id());
+
+	if (here && here->online)
+		scx_bpf_kick_cpu(cpu, SCX_KICK_IDLE);
+}
+
+/* A CPU that went idle while the task was being queued would sleep on. */
+static __always_inline void wake_idle_for(const struct task_struct *p)
+{
+	s32 cpu = scx_bpf_pick_idle_cpu(p->cpus_ptr, 0);
+
+	if (cpu >= 0)
+		kick_idle(cpu);
+}
+
+static __always_inline void wake_idle_of(u32 llc)
+{
+	struct mask_slot *slot = bpf_map_lookup_elem(&llc_masks, &llc);
+	struct bpf_cpumask *mask;
+	s32 cpu;
+
+	if (!slot || !(mask = slot->mask))
+		return;
+	cpu = scx_bpf_pick_idle_cpu(cast_mask(mask), 0);
+	if (cpu >= 0)
+		kick_idle(cpu);
+}
+
 /* An idle CPU of `p` within `slot`, claimed; negative: there is none. */
 static __always_inline s32 claim_within(const struct task_struct *p, struct mask_slot *slot,
 					bool whole, u64 flags)
@@ -138,22 +173,35 @@ static __always_inline s32 claim_idle(struct task_struct *p, s32 prev)
 	return scx_bpf_pick_idle_cpu(p->cpus_ptr, 0);
 }
 
-/*
- * Load of an LLC as its tasks without a CPU, less its idle CPUs, in 1/1024 of its
- * CPUs: what a new task adds to is least where this is least.
- */
-static __always_inline s64 llc_load(u32 llc, const struct cpumask *idle, struct bpf_cpumask *both)
+/* How much an LLC has to do: its tasks without a CPU, less its idle CPUs. */
+struct llc_load {
+	s64 waiting;
+	u32 nr_cpus; /* 0: no CPU is online */
+};
+
+static __always_inline struct llc_load llc_load(u32 llc, const struct cpumask *idle,
+						struct bpf_cpumask *both)
 {
 	struct mask_slot *slot = bpf_map_lookup_elem(&llc_masks, &llc);
 	struct llc_ctx *lctx = llc_ctx_of(llc);
+	struct llc_load load = {};
 	struct bpf_cpumask *mask;
-	s64 waiting;
 
-	if (!slot || !lctx || !(mask = slot->mask) || !lctx->nr_cpus)
-		return 1LL << 40;
+	if (!slot || !lctx || !(mask = slot->mask))
+		return load;
 	bpf_cpumask_and(both, cast_mask(mask), idle);
-	waiting = (s64)scx_bpf_dsq_nr_queued(llc) - (s64)bpf_cpumask_weight(cast_mask(both));
-	return waiting * 1024 / (s64)lctx->nr_cpus;
+	load.waiting = scx_bpf_dsq_nr_queued(llc);
+	load.waiting -= bpf_cpumask_weight(cast_mask(both));
+	load.nr_cpus = lctx->nr_cpus;
+	return load;
+}
+
+/* Is `a` less loaded than `b`, by what waits for each CPU? */
+static __always_inline bool less_loaded(const struct llc_load *a, const struct llc_load *b)
+{
+	if (!a->nr_cpus || !b->nr_cpus)
+		return a->nr_cpus > b->nr_cpus;
+	return a->waiting * b->nr_cpus < b->waiting * a->nr_cpus;
 }
 
 /*
@@ -167,7 +215,7 @@ static __always_inline s32 least_loaded(struct task_struct *p, s32 prev)
 	struct bpf_cpumask *both, *mask;
 	u32 zero = 0, home = llc_of(prev), best = home;
 	struct llc_topo *lt;
-	s64 load, best_load;
+	struct llc_load load, best_load;
 	s32 cpu = prev, i;
 
 	scratch = bpf_map_lookup_elem(&scratch_masks, &zero);
@@ -188,7 +236,7 @@ static __always_inline s32 least_loaded(struct task_struct *p, s32 prev)
 		    !bpf_cpumask_intersects(cast_mask(mask), p->cpus_ptr))
 			continue;
 		load = llc_load(llc, idle, both);
-		if (load < best_load) {
+		if (less_loaded(&load, &best_load)) {
 			best_load = load;
 			best = llc;
 		}

@@ -40,6 +40,22 @@ int snapshot(void *ctx)
 SEC("syscall")
 int refresh_topology(void *ctx)
 {
+	u32 llc;
+
+	bpf_for(llc, 0, nr_llcs) {
+		struct llc_ctx *lctx = llc_ctx_of(llc);
+		u32 nr_cpus = 0;
+		s32 cpu;
+
+		bpf_for(cpu, 0, nr_cpu_ids) {
+			struct cpu_ctx *cctx = cpu_ctx_of(cpu);
+
+			if (cctx && cctx->online && llc_of(cpu) == llc)
+				nr_cpus++;
+		}
+		if (lctx)
+			lctx->nr_cpus = nr_cpus;
+	}
 	return rebuild_masks();
 }
 

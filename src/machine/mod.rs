@@ -2,6 +2,7 @@
 
 pub mod cpulist;
 pub mod ejection;
+pub mod enums;
 pub mod notify;
 pub mod output;
 pub mod preflight;

@@ -2,11 +2,13 @@
 
 use super::{
     ejection::ExitReport,
+    enums::KernelEnums,
     preflight::{self, Host},
     topology::Topology,
 };
 use crate::{
     bpf::{
+        self,
         skel::{BpfSkel, BpfSkelBuilder, OpenBpfSkel},
         wire::{self, Wire},
     },
@@ -182,8 +184,7 @@ fn open<'obj>(
 ) -> Result<OpenBpfSkel<'obj>> {
     let mut skel = BpfSkelBuilder::default().open(storage).context("opening the BPF object")?;
 
-    // The values of the kernel's enums differ from release to release.
-    scx_utils::import_enums!(skel);
+    let enums = KernelEnums::read()?;
     let dump_len = match settings.exit_dump_len {
         0 => DUMP_LEN_DEFAULT,
         len => len,
@@ -193,6 +194,7 @@ fn open<'obj>(
     let nr_cpu_ids = topology.places.len() as u32;
     let nr_llcs = topology.llcs.len() as u32;
     let rodata = skel.maps.rodata_data.as_mut().ok_or_else(|| anyhow!("no .rodata"))?;
+    bpf::enums::set(rodata, |name| enums.value(name));
     rodata.uei_dump_len = dump_len;
     rodata.nr_cpu_ids = nr_cpu_ids;
     rodata.nr_llcs = nr_llcs;
@@ -216,7 +218,7 @@ fn open<'obj>(
     // ops.hotplug_seq stays 0, "do not check": we follow hotplug.
     ops.exit_dump_len = settings.exit_dump_len;
     if settings.partial {
-        ops.flags |= *scx_utils::compat::SCX_OPS_SWITCH_PARTIAL;
+        ops.flags |= enums.value("SCX_OPS_SWITCH_PARTIAL");
     }
     // The last byte stays NUL.
     let room = ops.name.len() - 1;

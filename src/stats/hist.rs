@@ -54,16 +54,13 @@ mod tests {
     fn slot_ends_agree_with_the_kernels_half() {
         for slot in 0..SLOTS {
             let end = slot_end(slot).0;
-            // SAFETY: a pure function of its argument.
-            let (last, next) = unsafe { (policy::hist_slot(end - 1), policy::hist_slot(end)) };
+            let (last, next) = (policy::hist_slot(end - 1), policy::hist_slot(end));
             assert_eq!(last as usize, slot);
             assert_eq!(next as usize, (slot + 1).min(SLOTS - 1));
         }
         for slot in 0..TASK_SLOTS {
             let end = task_slot_end(slot).0;
-            // SAFETY: as above.
-            let (last, next) =
-                unsafe { (policy::task_hist_slot(end - 1), policy::task_hist_slot(end)) };
+            let (last, next) = (policy::task_hist_slot(end - 1), policy::task_hist_slot(end));
             assert_eq!(last as usize, slot);
             assert_eq!(next as usize, (slot + 1).min(TASK_SLOTS - 1));
         }
