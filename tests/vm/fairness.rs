@@ -20,7 +20,7 @@ pub const CASES: &[Case] = &[
 ];
 
 /// Before a window opens, hogs have found their rhythm.
-const SETTLE: Duration = Duration::from_secs(1);
+const SETTLE: Duration = Duration::from_millis(500);
 
 /// The kernel's load weight of a nice level (`sched_prio_to_weight`).
 fn weight(nice: i32) -> f64 {
@@ -97,11 +97,11 @@ fn three_on_two_cpus(vm: &mut Vm) -> Result<()> {
 
 /// A pure hog against one that sleeps just before its slice ends, or in another pattern.
 fn sleepers_gain_nothing(vm: &mut Vm) -> Result<()> {
-    const WINDOW: Duration = Duration::from_secs(3);
+    const WINDOW: Duration = Duration::from_millis(1500);
     const MOST: f64 = 0.55;
     let scheduler = vm.scheduler(&[])?;
     for (run_us, sleep_us) in
-        [(250, 20), (950, 50), (1900, 100), (2900, 100), (3900, 100), (9000, 1000), (19_000, 1000)]
+        [(250, 20), (950, 50), (1900, 100), (3900, 100), (9000, 1000), (19_000, 1000)]
     {
         let hogs = [hog().on(&[1]).start()?, hog().on(&[1]).sleeping(run_us, sleep_us).start()?];
         thread::sleep(SETTLE);

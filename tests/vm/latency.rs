@@ -6,7 +6,6 @@ use lab::{
     process::{Hog, hog},
     qemu::Topology,
 };
-use serde_json::Value;
 use std::{
     fs, thread,
     time::{Duration, Instant},
@@ -77,30 +76,22 @@ fn run_queue_wait(task: &Hog) -> Result<(Duration, u64)> {
 
 /// Two hogs on four CPUs: a third task that sleeps and wakes finds an idle CPU each time.
 fn idle_cpus_are_used(vm: &mut Vm) -> Result<()> {
-    // Beyond what an idle CPU takes to wake up; a hog's slice is a hundred times that.
-    const WAIT_MAX: Duration = Duration::from_micros(200);
+    // On an idle CPU it waits for less than 1 µs, behind a hog for a millisecond or more.
+    const WAIT_MAX: Duration = Duration::from_micros(20);
     const WINDOW: Duration = Duration::from_millis(1500);
-    let mut scheduler = vm.scheduler(&["--json", "--interval", "0.5"])?;
+    let scheduler = vm.scheduler(&[])?;
     let _hogs: Vec<Hog> = (0..2).map(|_| hog().start()).collect::<Result<_>>()?;
     let sleeper = hog().sleeping(200, 2000).start()?;
     thread::sleep(Duration::from_secs(1));
     let (before, runs_before) = run_queue_wait(&sleeper)?;
-    let intervals = scheduler.process().stdout().lines().count();
     thread::sleep(WINDOW);
     let (after, runs_after) = run_queue_wait(&sleeper)?;
-    let text = scheduler.process().stdout();
     scheduler.finish()?;
 
     let runs = runs_after - runs_before;
     ensure!(runs > 300, "it ran {runs} times");
     let mean = (after - before) / u32::try_from(runs)?;
-    let mut worst_us: f64 = 0.0;
-    for line in text.lines().skip(intervals) {
-        let sample: Value = serde_json::from_str(line)?;
-        let max_us = sample.pointer("/total/wakeup_latency/max_us").and_then(Value::as_f64);
-        worst_us = worst_us.max(max_us.context("no latency")?);
-    }
-    vm.say(format!("run-queue wait of {runs} wakeups: {mean:.1?} in the mean, of all tasks {worst_us} µs at worst"));
+    vm.say(format!("mean run-queue wait of {runs} wakeups: {mean:.1?}"));
     ensure!(mean < WAIT_MAX, "it waits {mean:?} although CPUs are idle");
     Ok(())
 }
@@ -120,7 +111,7 @@ fn cores_before_threads(vm: &mut Vm) -> Result<()> {
     };
     let (mut apart, mut samples) = (0, 0);
     let begin = Instant::now();
-    while begin.elapsed() < Duration::from_secs(3) {
+    while begin.elapsed() < Duration::from_secs(2) {
         samples += 1;
         apart += u32::from(core(&hogs[0])? != core(&hogs[1])?);
         thread::sleep(Duration::from_millis(10));

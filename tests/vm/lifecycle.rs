@@ -4,6 +4,7 @@ use anyhow::{Result, ensure};
 use lab::{
     Case, Vm,
     process::hog,
+    qemu::Topology,
     vm::{SCHEDULER, Scheduler, sched_ext},
 };
 use nix::sys::signal::Signal;
@@ -16,7 +17,7 @@ use std::{
 
 pub const CASES: &[Case] = &[
     Case::new(1, "starts_and_stops", starts_and_stops).core(),
-    Case::new(1, "starts_fast", starts_fast).core().deterministic(),
+    Case::new(1, "starts_fast", starts_fast).core().deterministic().on(Topology::TWO),
     Case::new(1, "twenty_rounds_leave_nothing", twenty_rounds_leave_nothing).core().limit_secs(600),
     Case::new(9, "kill_nine", kill_nine),
     Case::new(12, "two_capabilities", two_capabilities),
@@ -55,7 +56,8 @@ fn starts_fast(vm: &mut Vm) -> Result<()> {
 fn twenty_rounds_leave_nothing(vm: &mut Vm) -> Result<()> {
     const ROUNDS: usize = 20;
     // Nice, because what is tested is start and stop: what a loaded CPU takes to verify is not.
-    let _load = vm.start(&["nice", "stress-ng", "--cpu", "1", "--fork", "1"])?;
+    let _hogs: Vec<_> = (0..2).map(|_| hog().nice(10).start()).collect::<Result<_>>()?;
+    let _forks = vm.start(&["stress-ng", "--fork", "1"])?;
     for round in 0..ROUNDS {
         let signal = if round % 2 == 0 { Signal::SIGINT } else { Signal::SIGTERM };
         let end = vm.scheduler(&[])?.stop(signal)?;

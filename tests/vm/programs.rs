@@ -1,7 +1,7 @@
 //! What the kernel's half costs: the verifier's work at load, and the callbacks' time at run.
 
 use anyhow::{Result, ensure};
-use lab::{Case, Vm, process::cpu_time};
+use lab::{Case, Vm, process::cpu_time, qemu::Topology};
 use libbpf_rs::query::{ProgInfoIter, ProgramInfo};
 use std::{
     fs, thread,
@@ -10,7 +10,7 @@ use std::{
 
 pub const CASES: &[Case] = &[
     Case::new(1, "verifier_effort", verifier_effort).core(),
-    Case::new(11, "cost_of_a_switch", cost_of_a_switch).core().deterministic(),
+    Case::new(11, "cost_of_a_switch", cost_of_a_switch).core().deterministic().on(Topology::TWO),
     Case::new(11, "sleeps_when_nobody_asks", sleeps_when_nobody_asks),
 ];
 

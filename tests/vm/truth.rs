@@ -8,7 +8,11 @@ use lab::{
     vm::{SCHEDULER, Scheduler, wait_for},
 };
 use serde_json::Value;
-use std::{collections::BTreeMap, fs, thread, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fs, thread,
+    time::{Duration, Instant},
+};
 
 pub const CASES: &[Case] = &[
     Case::new(11, "statistics_busy_and_switches", busy_and_switches).deterministic(),
@@ -36,8 +40,16 @@ fn number(sample: &Value, path: &str) -> Result<f64> {
     sample.pointer(path).and_then(Value::as_f64).with_context(|| format!("no {path} in {sample}"))
 }
 
-/// Busy part of all CPUs so far, in ticks, of all ticks; and context switches (proc_stat(5)).
-fn kernel_counts() -> Result<(f64, f64, f64)> {
+/// What the kernel has counted up to an instant (proc_stat(5)).
+struct KernelCounts {
+    at: Instant,
+    /// Time that the CPUs were idle, together, in ticks of 10 ms. Measured at each entry and exit, unlike the busy
+    /// ticks of the same file, which are samples: tasks that run for less than a tick between two are not seen.
+    idle_ticks: f64,
+    switches: f64,
+}
+
+fn kernel_counts() -> Result<KernelCounts> {
     let text = fs::read_to_string("/proc/stat")?;
     let line = |name: &str| -> Result<Vec<f64>> {
         let fields = text.lines().find_map(|line| line.strip_prefix(name)).context("/proc/stat")?;
@@ -45,29 +57,32 @@ fn kernel_counts() -> Result<(f64, f64, f64)> {
     };
     let ticks = line("cpu ")?;
     let (idle, iowait) = (ticks[3], ticks[4]);
-    let all: f64 = ticks.iter().take(8).sum();
-    Ok((all - idle - iowait, all, line("ctxt ")?[0]))
+    Ok(KernelCounts { at: Instant::now(), idle_ticks: idle + iowait, switches: line("ctxt ")?[0] })
 }
 
 fn busy_and_switches(vm: &mut Vm) -> Result<()> {
     const COUNT: usize = 3;
+    const TICKS_PER_S: f64 = 100.0;
+    const CPUS: f64 = 4.0;
     let mut scheduler = vm.scheduler(&["--json", "--interval", "1"])?;
     let _hogs: Vec<Hog> = (0..2).map(|_| hog().start()).collect::<Result<_>>()?;
     let _sleepers: Vec<Hog> =
         (0..3).map(|_| hog().sleeping(300, 1000).start()).collect::<Result<_>>()?;
     // From the end of one interval to the end of another, so that both clocks see the same time.
     next_intervals(&mut scheduler, 2)?;
-    let (busy, all, switches) = kernel_counts()?;
+    let before = kernel_counts()?;
     let samples = next_intervals(&mut scheduler, COUNT)?;
-    let (busy_after, all_after, switches_after) = kernel_counts()?;
+    let after = kernel_counts()?;
 
     let mean = |path: &str| -> Result<f64> {
         Ok(samples.iter().map(|s| number(s, path)).sum::<Result<f64>>()? / COUNT as f64)
     };
-    let (ours, theirs) =
-        (mean("/total/busy_percent")?, 100.0 * (busy_after - busy) / (all_after - all));
+    let seconds = (after.at - before.at).as_secs_f64();
+    let idle_s = (after.idle_ticks - before.idle_ticks) / TICKS_PER_S;
+    let ours = mean("/total/busy_percent")?;
+    let theirs = 100.0 * (1.0 - idle_s / (seconds * CPUS));
     let ours_switches = mean("/total/switches_per_s")?;
-    let theirs_switches = (switches_after - switches) / COUNT as f64;
+    let theirs_switches = (after.switches - before.switches) / seconds;
     vm.say(format!("busy: {ours:.1} % here, {theirs:.1} % in /proc/stat"));
     vm.say(format!("switches a second: {ours_switches:.0} here, {theirs_switches:.0} there"));
     ensure!((ours - theirs).abs() <= 3.0, "busy {ours:.1} %, /proc/stat has {theirs:.1} %");
