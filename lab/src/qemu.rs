@@ -34,6 +34,8 @@ pub struct Topology {
 impl Topology {
     /// One socket of four cores.
     pub const FOUR: Self = Self { smp: "4", nodes: &[] };
+    /// One core: in a deterministic guest, times are then this CPU's alone.
+    pub const ONE: Self = Self { smp: "1", nodes: &[] };
     /// Two cores: in a deterministic guest all CPUs share one stream of instructions, so fewer are faster.
     pub const TWO: Self = Self { smp: "2", nodes: &[] };
     /// Two sockets of two cores: two last-level caches.

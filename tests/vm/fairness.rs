@@ -75,7 +75,7 @@ fn by_weight(vm: &mut Vm) -> Result<()> {
 
 fn least_weight(vm: &mut Vm) -> Result<()> {
     let scheduler = vm.scheduler(&[])?;
-    let parts = parts_of_due(vm, &[0, 0, 0, 19], Duration::from_secs(10))?;
+    let parts = parts_of_due(vm, &[0, 0, 0, 19], Duration::from_secs(6))?;
     let least = parts.last().context("four hogs")?;
     ensure!(*least >= 0.9, "the nice 19 hog got {least:.2} of its due");
     scheduler.finish()?;

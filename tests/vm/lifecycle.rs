@@ -56,7 +56,7 @@ fn starts_fast(vm: &mut Vm) -> Result<()> {
 fn twenty_rounds_leave_nothing(vm: &mut Vm) -> Result<()> {
     const ROUNDS: usize = 20;
     // Nice, because what is tested is start and stop: what a loaded CPU takes to verify is not.
-    let _hogs: Vec<_> = (0..2).map(|_| hog().nice(10).start()).collect::<Result<_>>()?;
+    let _hog = hog().nice(10).start()?;
     let _forks = vm.start(&["stress-ng", "--fork", "1"])?;
     for round in 0..ROUNDS {
         let signal = if round % 2 == 0 { Signal::SIGINT } else { Signal::SIGTERM };
@@ -68,7 +68,7 @@ fn twenty_rounds_leave_nothing(vm: &mut Vm) -> Result<()> {
 }
 
 fn kill_nine(vm: &mut Vm) -> Result<()> {
-    let hogs: Vec<_> = (0..4).map(|_| hog().start()).collect::<Result<_>>()?;
+    let hogs: Vec<_> = (0..4).map(|_| hog().nice(10).start()).collect::<Result<_>>()?;
     let end = vm.scheduler(&[])?.stop(Signal::SIGKILL)?;
     ensure!(end.code == 128 + 9, "{end:?}");
     let took = vm.wait_for_state("disabled", Duration::from_secs(5))?;

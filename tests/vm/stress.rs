@@ -33,7 +33,6 @@ fn hotplug_under_load(vm: &mut Vm) -> Result<()> {
     let _load = vm.start(&["stress-ng", "--cpu", "6", "--switch", "4", "--nanosleep", "2"])?;
     let pinned = hog().on(&[2]).start()?;
     for round in 0..ROUNDS {
-        eprintln!("hotplug: round {round}");
         for cpu in 1..4 {
             for online in ["0", "1"] {
                 fs::write(format!("/sys/devices/system/cpu/cpu{cpu}/online"), online)
