@@ -7,11 +7,11 @@ CARGO ?= cargo
 CLANG_FORMAT ?= $(shell ls /usr/bin/clang-format /usr/bin/clang-format-* 2>/dev/null | grep -E 'format(-(1[89]|[2-9][0-9]))?$$' | sort -V | tail -n 1)
 TARGET = $(or $(CARGO_TARGET_DIR),target)
 
-# For `make vm`: words of case names or case numbers, and series of kernels.
+# For `make vm`: words of case names or case numbers, and series of kernels. Without either: what `make test` runs.
 CASE ?=
-KERNELS ?= 7.3
+KERNELS ?=
 
-.PHONY: run test test-all check build install uninstall kernel-6.12 kernels lint format vm clean
+.PHONY: run test test-all check unit vm-all build install uninstall kernel-6.12 kernels lint format vm clean
 
 # Says first where: on this machine if its kernel has sched_ext, you are root and you agree; else in a VM.
 run: build
@@ -25,32 +25,37 @@ build:
 	$(CARGO) build --release
 
 # Every case on the newest kernel, the core ones on the others.
-test: check kernels
-	VM=1 $(CARGO) test --test vm
+test:
+	@scripts/timed.sh $(MAKE) lint unit kernels vm
 
 # Every case everywhere.
-test-all: check kernels
-	$(CARGO) test --test vm -- --all
+test-all:
+	@scripts/timed.sh $(MAKE) lint unit kernels vm-all
 
 # What needs no virtual machine.
-check: lint
-	$(CARGO) test --workspace
+check: lint unit
+
+# All tests are of the release build: it is what users run, and half of the artefacts are `make build`'s.
+unit:
+	$(CARGO) test --release --workspace
 
 lint:
 	@scripts/setup.sh test
 	$(CARGO) fmt --all --check
 	$(CLANG_FORMAT) --dry-run -Werror src/bpf/*.[ch]
-	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	$(CARGO) clippy --release --workspace --all-targets -- -D warnings
 
 format:
 	$(CARGO) fmt --all
 	$(CLANG_FORMAT) -i src/bpf/*.[ch]
 
 # Some cases on some kernels: make vm CASE=fairness KERNELS="6.18 7.3"
-vm:
+vm: kernels
 	@scripts/setup.sh test
-	@scripts/kernels.sh
-	$(CARGO) test --test vm -- $(CASE) --kernel "$(KERNELS)"
+	VM=1 $(CARGO) test --release --test vm -- $(CASE) --kernel "$(KERNELS)"
+
+vm-all: kernels
+	$(CARGO) test --release --test vm -- --all
 
 kernels:
 	@scripts/kernels.sh

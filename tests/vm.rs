@@ -16,6 +16,8 @@ mod fairness;
 mod latency;
 #[path = "vm/lifecycle.rs"]
 mod lifecycle;
+#[path = "vm/programs.rs"]
+mod programs;
 #[path = "vm/refusals.rs"]
 mod refusals;
 #[path = "vm/stress.rs"]
@@ -33,6 +35,7 @@ fn main() -> ExitCode {
             latency::CASES,
             stress::CASES,
             truth::CASES,
+            programs::CASES,
         ]
         .concat(),
         programs: vec![(lab::vm::SCHEDULER, env!("CARGO_BIN_EXE_scheduler").into())],

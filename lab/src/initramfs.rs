@@ -10,6 +10,7 @@ use std::{
     process::Command,
 };
 
+#[derive(Clone)]
 enum Entry {
     Folder,
     Link(String),
@@ -17,7 +18,7 @@ enum Entry {
 }
 
 /// What the guest finds at `/`. Paths are given without the leading slash.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Initramfs {
     entries: BTreeMap<String, Entry>,
 }

@@ -280,7 +280,10 @@ fn compute(run_us: u64, sleep: Duration) -> ! {
         || clock_gettime(nix::time::ClockId::CLOCK_PROCESS_CPUTIME_ID).map(Duration::from);
     loop {
         if sleep.is_zero() {
-            std::hint::spin_loop();
+            // Plain work: QEMU ends a virtual CPU's turn at every `pause`.
+            for number in 0..u64::MAX {
+                std::hint::black_box(number);
+            }
             continue;
         }
         let begin = cpu_time().unwrap_or_default();

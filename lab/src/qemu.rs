@@ -34,6 +34,8 @@ pub struct Topology {
 impl Topology {
     /// One socket of four cores.
     pub const FOUR: Self = Self { smp: "4", nodes: &[] };
+    /// Two cores: in a deterministic guest all CPUs share one stream of instructions, so fewer are faster.
+    pub const TWO: Self = Self { smp: "2", nodes: &[] };
     /// Two sockets of two cores: two last-level caches.
     pub const TWO_SOCKETS: Self = Self { smp: "4,sockets=2,cores=2", nodes: &[] };
     /// Two cores of two hardware threads.

@@ -82,6 +82,7 @@ struct target {
 	u64 slice_ns;
 	u64 enq_flags;
 	bool by_deadline;
+	bool first; /* in front of that queue, whatever its deadline */
 };
 
 /* Where a task that just became runnable goes at once; false: to be queued. */
@@ -134,6 +135,7 @@ static __always_inline void choose_target(struct task_struct *p, s32 cpu, struct
 		tctx->vruntime_vns = place_requeue(tctx->vruntime_vns, clock_now(tctx, cpu),
 						   knobs.slice_max_ns, tctx->weight);
 		ask_again(tctx, to->slice_ns);
+		to->first = is_rcu_reader(p);
 	}
 	if (to->enq_flags & SCX_ENQ_REENQ)
 		count(CNT_REENQUEUED);
@@ -150,6 +152,7 @@ void BPF_STRUCT_OPS(sched_enqueue, struct task_struct *p, u64 enq_flags)
 	struct target to = {.enq_flags = enq_flags};
 	s32 cpu = scx_bpf_task_cpu(p);
 	struct task_ctx *tctx;
+	u64 due_vns;
 
 	choose_target(p, cpu, &to);
 	tctx = task_ctx_of(p);
@@ -158,7 +161,8 @@ void BPF_STRUCT_OPS(sched_enqueue, struct task_struct *p, u64 enq_flags)
 		return;
 	}
 	tctx->queued_at = scx_bpf_now();
-	scx_bpf_dsq_insert_vtime(p, to.dsq, to.slice_ns, tctx->deadline_vns, to.enq_flags);
+	due_vns = to.first ? clock_now(tctx, cpu) - FIRST_VNS : tctx->deadline_vns;
+	scx_bpf_dsq_insert_vtime(p, to.dsq, to.slice_ns, due_vns, to.enq_flags);
 	wake_idle_for(p);
 }
 
@@ -197,8 +201,7 @@ void BPF_STRUCT_OPS(sched_dispatch, s32 cpu, struct task_struct *prev)
 		base_slice(knobs.slice_max_ns, knobs.slice_min_ns, nr_waiting, lctx->nr_cpus);
 
 	if (nr_waiting && now - cctx->rescued_at > RESCUE_GAP_NS) {
-		/* Earlier than any place that place_requeue() gives. */
-		u64 first_vns = lctx->clock.now_vns - VIRTUAL_MAX / 1024;
+		u64 first_vns = lctx->clock.now_vns - FIRST_VNS;
 
 		cctx->rescued_at = now;
 		if (nr_llc > 0 && rescue(llc, cpu_dsq(cpu), cpu, first_vns, now))

@@ -174,6 +174,19 @@ static __always_inline bool is_bound(const struct task_struct *p)
 	return p->nr_cpus_allowed == 1 || migration_disabled(p);
 }
 
+/*
+ * Was the task preempted while it reads under RCU? Until it goes on, nobody in the
+ * machine gets memory freed, and after 21 s the kernel ejects the scheduler. BPF's
+ * own entry code counts up once, for the current task. Without CONFIG_PREEMPT_RCU
+ * nobody is preempted there, and there is no such field.
+ */
+static __always_inline bool is_rcu_reader(const struct task_struct *p)
+{
+	if (!bpf_core_field_exists(p->rcu_read_lock_nesting))
+		return false;
+	return p->rcu_read_lock_nesting > (bpf_get_current_task_btf() == p ? 1 : 0);
+}
+
 static __always_inline bool is_percpu_kthread(const struct task_struct *p)
 {
 	return (p->flags & PF_KTHREAD) && p->nr_cpus_allowed == 1;

@@ -6,6 +6,9 @@
 #ifndef SCHEDULER_VTIME_H
 #define SCHEDULER_VTIME_H
 
+/* This far before a clock is earlier than any deadline after place_requeue(). */
+#define FIRST_VNS (VIRTUAL_MAX / 1024)
+
 /*
  * The clock that stands for lag 0 of a task: that of its LLC, unless it can run on
  * a part of it only. Those may progress more slowly than the rest of the LLC for

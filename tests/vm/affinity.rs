@@ -4,6 +4,7 @@ use anyhow::{Context, Result, ensure};
 use lab::{
     Case, Vm,
     process::{Hog, Policy, cpu_times_over, hog, set_affinity},
+    qemu::Topology,
     vm::wait_for,
 };
 use std::{
@@ -15,7 +16,10 @@ pub const CASES: &[Case] = &[
     Case::new(6, "affinity_storm", affinity_storm).core(),
     Case::new(6, "pinned_tasks_run", pinned_tasks_run).core(),
     Case::new(6, "fifo_hog_ejects_nothing", fifo_hog_ejects_nothing).core(),
-    Case::new(6, "tasks_flee_a_fifo_hog", tasks_flee_a_fifo_hog).core().deterministic(),
+    Case::new(6, "tasks_flee_a_fifo_hog", tasks_flee_a_fifo_hog)
+        .core()
+        .deterministic()
+        .on(Topology::TWO),
 ];
 
 const CPUS: usize = 4;

@@ -4,19 +4,23 @@ use anyhow::{Context, Result, ensure};
 use lab::{
     Case, Vm,
     process::{Hog, cpu_times_over, hog},
+    qemu::Topology,
 };
 use std::{thread, time::Duration};
 
 pub const CASES: &[Case] = &[
-    Case::new(2, "fairness_equal_nice", equal_nice).core().deterministic(),
-    Case::new(2, "fairness_by_weight", by_weight).core().deterministic(),
-    Case::new(2, "fairness_least_weight", least_weight).core().deterministic(),
-    Case::new(2, "fairness_three_on_two_cpus", three_on_two_cpus).core().deterministic(),
-    Case::new(3, "sleepers_gain_nothing", sleepers_gain_nothing).deterministic(),
+    Case::new(2, "fairness_equal_nice", equal_nice).core().deterministic().on(Topology::TWO),
+    Case::new(2, "fairness_by_weight", by_weight).core().deterministic().on(Topology::TWO),
+    Case::new(2, "fairness_least_weight", least_weight).core().deterministic().on(Topology::TWO),
+    Case::new(2, "fairness_three_on_two_cpus", three_on_two_cpus)
+        .core()
+        .deterministic()
+        .on(Topology::TWO),
+    Case::new(3, "sleepers_gain_nothing", sleepers_gain_nothing).deterministic().on(Topology::TWO),
 ];
 
 /// Before a window opens, hogs have found their rhythm.
-const SETTLE: Duration = Duration::from_secs(1);
+const SETTLE: Duration = Duration::from_millis(500);
 
 /// The kernel's load weight of a nice level (`sched_prio_to_weight`).
 fn weight(nice: i32) -> f64 {
@@ -56,15 +60,15 @@ fn within(parts: &[f64], tolerance: f64) -> Result<()> {
 
 fn equal_nice(vm: &mut Vm) -> Result<()> {
     let scheduler = vm.scheduler(&[])?;
-    within(&parts_of_due(vm, &[0; 4], Duration::from_secs(4))?, 0.02)?;
+    within(&parts_of_due(vm, &[0; 4], Duration::from_secs(3))?, 0.02)?;
     scheduler.finish()?;
     Ok(())
 }
 
 fn by_weight(vm: &mut Vm) -> Result<()> {
     let scheduler = vm.scheduler(&[])?;
-    within(&parts_of_due(vm, &[0, 5], Duration::from_secs(5))?, 0.03)?;
-    within(&parts_of_due(vm, &[-5, 0, 5], Duration::from_secs(6))?, 0.03)?;
+    within(&parts_of_due(vm, &[0, 5], Duration::from_secs(3))?, 0.03)?;
+    within(&parts_of_due(vm, &[-5, 0, 5], Duration::from_secs(4))?, 0.03)?;
     scheduler.finish()?;
     Ok(())
 }
@@ -81,7 +85,7 @@ fn least_weight(vm: &mut Vm) -> Result<()> {
 fn three_on_two_cpus(vm: &mut Vm) -> Result<()> {
     const WINDOW: Duration = Duration::from_secs(10);
     let scheduler = vm.scheduler(&[])?;
-    let hogs: Vec<Hog> = (0..3).map(|_| hog().on(&[1, 2]).start()).collect::<Result<_>>()?;
+    let hogs: Vec<Hog> = (0..3).map(|_| hog().on(&[0, 1]).start()).collect::<Result<_>>()?;
     thread::sleep(SETTLE);
     let times = cpu_times_over(&hogs, WINDOW)?;
     vm.say(format!("{times:.3?}"));
@@ -93,11 +97,11 @@ fn three_on_two_cpus(vm: &mut Vm) -> Result<()> {
 
 /// A pure hog against one that sleeps just before its slice ends, or in another pattern.
 fn sleepers_gain_nothing(vm: &mut Vm) -> Result<()> {
-    const WINDOW: Duration = Duration::from_secs(3);
+    const WINDOW: Duration = Duration::from_millis(1500);
     const MOST: f64 = 0.55;
     let scheduler = vm.scheduler(&[])?;
     for (run_us, sleep_us) in
-        [(250, 20), (950, 50), (1900, 100), (2900, 100), (3900, 100), (9000, 1000), (19_000, 1000)]
+        [(250, 20), (950, 50), (1900, 100), (3900, 100), (9000, 1000), (19_000, 1000)]
     {
         let hogs = [hog().on(&[1]).start()?, hog().on(&[1]).sleeping(run_us, sleep_us).start()?];
         thread::sleep(SETTLE);

@@ -32,7 +32,7 @@ pub const CASES: &[Case] = &[
 fn p99_us(vm: &Vm) -> Result<u64> {
     let _hogs: Vec<Hog> = (0..8).map(|_| hog().start()).collect::<Result<_>>()?;
     thread::sleep(Duration::from_secs(1));
-    let line = "cyclictest --policy=other -t2 -i 1000 -l 2000 -q --default-system -h 100000";
+    let line = "cyclictest --policy=other -t2 -i 1000 -l 1000 -q --default-system -h 100000";
     let end = vm.run(&line.split(' ').collect::<Vec<_>>(), Duration::from_secs(120))?;
     // "LATENCY COUNT-OF-THREAD COUNT-OF-THREAD", zero-padded; other lines begin with #.
     let mut counts = Vec::new();
@@ -42,7 +42,7 @@ fn p99_us(vm: &Vm) -> Result<u64> {
         counts.push((latency_us, fields.sum::<Result<u64, _>>()?));
     }
     let total: u64 = counts.iter().map(|(_, count)| count).sum();
-    ensure!(total > 1000, "cyclictest measured {total} wakeups:\n{}", end.stderr);
+    ensure!(total >= 2000, "cyclictest measured {total} wakeups:\n{}", end.stderr);
     let mut seen = 0;
     for (latency_us, count) in counts {
         seen += count;
@@ -76,25 +76,32 @@ fn run_queue_wait(task: &Hog) -> Result<(Duration, u64)> {
 
 /// Two hogs on four CPUs: a third task that sleeps and wakes finds an idle CPU each time.
 fn idle_cpus_are_used(vm: &mut Vm) -> Result<()> {
-    const WAIT_MAX: Duration = Duration::from_micros(250);
+    // On an idle CPU it waits for less than 1 µs, behind a hog for a millisecond or more.
+    const WAIT_MAX: Duration = Duration::from_micros(20);
+    const WINDOW: Duration = Duration::from_millis(1500);
     let scheduler = vm.scheduler(&[])?;
     let _hogs: Vec<Hog> = (0..2).map(|_| hog().start()).collect::<Result<_>>()?;
     let sleeper = hog().sleeping(200, 2000).start()?;
     thread::sleep(Duration::from_secs(1));
     let (before, runs_before) = run_queue_wait(&sleeper)?;
-    thread::sleep(Duration::from_secs(3));
+    thread::sleep(WINDOW);
     let (after, runs_after) = run_queue_wait(&sleeper)?;
+    scheduler.finish()?;
+
     let runs = runs_after - runs_before;
-    ensure!(runs > 500, "it ran {runs} times");
+    ensure!(runs > 300, "it ran {runs} times");
     let mean = (after - before) / u32::try_from(runs)?;
     vm.say(format!("mean run-queue wait of {runs} wakeups: {mean:.1?}"));
     ensure!(mean < WAIT_MAX, "it waits {mean:?} although CPUs are idle");
-    scheduler.finish()?;
     Ok(())
 }
 
 /// Two hogs on two cores of two threads keep to a core each.
 fn cores_before_threads(vm: &mut Vm) -> Result<()> {
+    let siblings = "/sys/devices/system/cpu/cpu0/topology/thread_siblings_list";
+    let siblings = fs::read_to_string(siblings)?;
+    ensure!(siblings.trim() != "0", "the guest's cores have one thread");
+    vm.say(format!("siblings of CPU 0: {}", siblings.trim()));
     let scheduler = vm.scheduler(&[])?;
     let hogs: Vec<Hog> = (0..2).map(|_| hog().start()).collect::<Result<_>>()?;
     thread::sleep(Duration::from_secs(1));
@@ -104,7 +111,7 @@ fn cores_before_threads(vm: &mut Vm) -> Result<()> {
     };
     let (mut apart, mut samples) = (0, 0);
     let begin = Instant::now();
-    while begin.elapsed() < Duration::from_secs(3) {
+    while begin.elapsed() < Duration::from_secs(2) {
         samples += 1;
         apart += u32::from(core(&hogs[0])? != core(&hogs[1])?);
         thread::sleep(Duration::from_millis(10));

@@ -1,12 +1,12 @@
 //! The machine goes on, whatever happens to it.
 
 use anyhow::{Context, Result, ensure};
-use lab::{Case, Vm, process::hog};
+use lab::{Case, Vm, process::hog, qemu::Topology};
 use std::{fs, thread, time::Duration};
 
 pub const CASES: &[Case] = &[
     Case::new(7, "no_stall", no_stall).limit_secs(600),
-    Case::new(8, "hotplug_under_load", hotplug_under_load),
+    Case::new(8, "hotplug_under_load", hotplug_under_load).on(Topology::TWO_SOCKETS),
 ];
 
 /// Seven kinds of stress at once, 60 s, 217 workers on four CPUs.
@@ -33,6 +33,7 @@ fn hotplug_under_load(vm: &mut Vm) -> Result<()> {
     let _load = vm.start(&["stress-ng", "--cpu", "6", "--switch", "4", "--nanosleep", "2"])?;
     let pinned = hog().on(&[2]).start()?;
     for round in 0..ROUNDS {
+        eprintln!("hotplug: round {round}");
         for cpu in 1..4 {
             for online in ["0", "1"] {
                 fs::write(format!("/sys/devices/system/cpu/cpu{cpu}/online"), online)

@@ -3,15 +3,23 @@
 use anyhow::{Context, Result, ensure};
 use lab::{
     Case, Vm,
-    process::{Hog, hog},
-    vm::{Scheduler, wait_for},
+    process::{Hog, Policy, hog},
+    qemu::Topology,
+    vm::{SCHEDULER, Scheduler, wait_for},
 };
 use serde_json::Value;
-use std::{fs, thread, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fs, thread,
+    time::{Duration, Instant},
+};
 
 pub const CASES: &[Case] = &[
     Case::new(11, "statistics_busy_and_switches", busy_and_switches).deterministic(),
     Case::new(11, "statistics_return_to_the_floor", return_to_the_floor).deterministic(),
+    Case::new(11, "statistics_every_counter_moves", every_counter_moves).on(Topology::TWO_SOCKETS),
+    Case::new(11, "statistics_of_tasks", statistics_of_tasks),
+    Case::new(11, "statistics_into_a_closed_pipe", into_a_closed_pipe),
 ];
 
 /// The whole intervals printed so far.
@@ -32,8 +40,16 @@ fn number(sample: &Value, path: &str) -> Result<f64> {
     sample.pointer(path).and_then(Value::as_f64).with_context(|| format!("no {path} in {sample}"))
 }
 
-/// Busy part of all CPUs so far, in ticks, of all ticks; and context switches (proc_stat(5)).
-fn kernel_counts() -> Result<(f64, f64, f64)> {
+/// What the kernel has counted up to an instant (proc_stat(5)).
+struct KernelCounts {
+    at: Instant,
+    /// Time that the CPUs were idle, together, in ticks of 10 ms. Measured at each entry and exit, unlike the busy
+    /// ticks of the same file, which are samples: tasks that run for less than a tick between two are not seen.
+    idle_ticks: f64,
+    switches: f64,
+}
+
+fn kernel_counts() -> Result<KernelCounts> {
     let text = fs::read_to_string("/proc/stat")?;
     let line = |name: &str| -> Result<Vec<f64>> {
         let fields = text.lines().find_map(|line| line.strip_prefix(name)).context("/proc/stat")?;
@@ -41,29 +57,32 @@ fn kernel_counts() -> Result<(f64, f64, f64)> {
     };
     let ticks = line("cpu ")?;
     let (idle, iowait) = (ticks[3], ticks[4]);
-    let all: f64 = ticks.iter().take(8).sum();
-    Ok((all - idle - iowait, all, line("ctxt ")?[0]))
+    Ok(KernelCounts { at: Instant::now(), idle_ticks: idle + iowait, switches: line("ctxt ")?[0] })
 }
 
 fn busy_and_switches(vm: &mut Vm) -> Result<()> {
     const COUNT: usize = 3;
+    const TICKS_PER_S: f64 = 100.0;
+    const CPUS: f64 = 4.0;
     let mut scheduler = vm.scheduler(&["--json", "--interval", "1"])?;
     let _hogs: Vec<Hog> = (0..2).map(|_| hog().start()).collect::<Result<_>>()?;
     let _sleepers: Vec<Hog> =
         (0..3).map(|_| hog().sleeping(300, 1000).start()).collect::<Result<_>>()?;
     // From the end of one interval to the end of another, so that both clocks see the same time.
     next_intervals(&mut scheduler, 2)?;
-    let (busy, all, switches) = kernel_counts()?;
+    let before = kernel_counts()?;
     let samples = next_intervals(&mut scheduler, COUNT)?;
-    let (busy_after, all_after, switches_after) = kernel_counts()?;
+    let after = kernel_counts()?;
 
     let mean = |path: &str| -> Result<f64> {
         Ok(samples.iter().map(|s| number(s, path)).sum::<Result<f64>>()? / COUNT as f64)
     };
-    let (ours, theirs) =
-        (mean("/total/busy_percent")?, 100.0 * (busy_after - busy) / (all_after - all));
+    let seconds = (after.at - before.at).as_secs_f64();
+    let idle_s = (after.idle_ticks - before.idle_ticks) / TICKS_PER_S;
+    let ours = mean("/total/busy_percent")?;
+    let theirs = 100.0 * (1.0 - idle_s / (seconds * CPUS));
     let ours_switches = mean("/total/switches_per_s")?;
-    let theirs_switches = (switches_after - switches) / COUNT as f64;
+    let theirs_switches = (after.switches - before.switches) / seconds;
     vm.say(format!("busy: {ours:.1} % here, {theirs:.1} % in /proc/stat"));
     vm.say(format!("switches a second: {ours_switches:.0} here, {theirs_switches:.0} there"));
     ensure!((ours - theirs).abs() <= 3.0, "busy {ours:.1} %, /proc/stat has {theirs:.1} %");
@@ -93,5 +112,146 @@ fn return_to_the_floor(vm: &mut Vm) -> Result<()> {
     // The scheduler itself takes the sample.
     ensure!(runnable <= 2.0 && queued == 0.0, "{runnable} runnable, {queued} queued, without load");
     scheduler.finish()?;
+    Ok(())
+}
+
+/// The growth of all counters in these intervals.
+fn sums(samples: &[Value]) -> Result<BTreeMap<String, u64>> {
+    let mut sums = BTreeMap::new();
+    for sample in samples {
+        let counters = sample.pointer("/total/counters").and_then(Value::as_object);
+        for (name, value) in counters.context("no counters")? {
+            *sums.entry(name.clone()).or_default() += value.as_u64().context("a counter")?;
+        }
+    }
+    Ok(sums)
+}
+
+/// Loads and events that between them move every counter of the list, on two LLCs of two CPUs.
+fn every_counter_moves(vm: &mut Vm) -> Result<()> {
+    const SHORT: Duration = Duration::from_millis(1500);
+    const MEANT_FOR_FAULTS: &str = "bad_context";
+    let mut scheduler = vm.scheduler(&["--json", "--interval", "0.25"])?;
+    let start = |plans: &[lab::process::HogPlan]| -> Result<Vec<Hog>> {
+        plans.iter().map(|plan| plan.start()).collect()
+    };
+
+    // Idle CPUs; a hog that nothing waits for.
+    let few = start(&[hog(), hog().sleeping(200, 1000)])?;
+    thread::sleep(SHORT);
+    drop(few);
+
+    // More hogs than CPUs, unequal, wandering, in both LLCs; sleepers that wake into them on one CPU.
+    let mut many = start(&[hog().nice(5), hog().nice(-5), hog(), hog(), hog(), hog(), hog()])?;
+    many.extend(start(&[hog().on(&[1]), hog().on(&[1])])?);
+    for sleep_us in [300, 400, 500, 700] {
+        many.extend(start(&[
+            hog().sleeping(100, sleep_us).on(&[1]),
+            hog().sleeping(100, sleep_us),
+        ])?);
+    }
+    thread::sleep(SHORT);
+    // Its worker on each CPU wakes.
+    for _ in 0..50 {
+        fs::write("/proc/sys/vm/stat_refresh", "1")?;
+    }
+    // A real-time task comes and goes.
+    let real_time = start(&[hog().on(&[0]).policy(Policy::Fifo).sleeping(20_000, 5000)])?;
+    thread::sleep(SHORT);
+    drop(real_time);
+    drop(many);
+
+    // The least weight beside the greatest: due in a minute, so it is rescued.
+    let unequal = start(&[
+        hog().on(&[1]).nice(-20),
+        hog().on(&[1]).nice(-20),
+        hog().on(&[1]).policy(Policy::Idle),
+    ])?;
+    thread::sleep(SHORT * 3);
+    drop(unequal);
+
+    // One LLC has tasks, the other has none: it pulls them.
+    let movable = start(&[hog().on(&[0, 1]), hog().on(&[0, 1]), hog().on(&[0, 1])])?;
+    for hog in &movable {
+        lab::process::set_affinity(hog.pid(), &[0, 1, 2, 3])?;
+    }
+    thread::sleep(SHORT);
+    drop(movable);
+
+    for online in ["0", "1"] {
+        fs::write("/sys/devices/system/cpu/cpu3/online", online)?;
+    }
+    next_intervals(&mut scheduler, 2)?;
+
+    let sums = sums(&intervals(&mut scheduler)?)?;
+    scheduler.finish()?;
+    vm.say(format!("{sums:?}"));
+    let still: Vec<&String> = sums
+        .iter()
+        .filter(|(name, sum)| **sum == 0 && *name != MEANT_FOR_FAULTS)
+        .map(|(name, _)| name)
+        .collect();
+    ensure!(still.is_empty(), "counters that never moved: {still:?}");
+    ensure!(sums.get(MEANT_FOR_FAULTS) == Some(&0), "{MEANT_FOR_FAULTS} moved: {sums:?}");
+    Ok(())
+}
+
+/// `--tasks` lists the busiest first, with what is known of them.
+fn statistics_of_tasks(vm: &mut Vm) -> Result<()> {
+    const ROWS: usize = 3;
+    let mut scheduler = vm.scheduler(&["--json", "--interval", "1", "--tasks", "3"])?;
+    let busy = hog().nice(5).on(&[2]).start()?;
+    let _sleeper = hog().sleeping(200, 2000).start()?;
+    let samples = next_intervals(&mut scheduler, 3)?;
+    let sample = samples.last().context("none")?;
+    scheduler.finish()?;
+
+    for path in ["/time", "/interval_s", "/total/queue_depth", "/total/slice_avg_us"] {
+        number(sample, path)?;
+    }
+    for field in ["p50_us", "p99_us", "max_us", "count"] {
+        number(sample, &format!("/total/wakeup_latency/{field}"))?;
+    }
+    let cpus = sample.pointer("/cpus").and_then(Value::as_array).context("no CPUs")?;
+    ensure!(cpus.len() == 4, "{} rows of CPUs", cpus.len());
+    for cpu in cpus {
+        for field in ["/cpu", "/node", "/llc", "/busy_percent", "/switches_per_s", "/runnable"] {
+            number(cpu, field)?;
+        }
+    }
+    let tasks = sample.pointer("/tasks").and_then(Value::as_array).context("no tasks")?;
+    ensure!(tasks.len() == ROWS, "{} rows of tasks", tasks.len());
+    let first = &tasks[0];
+    vm.say(first);
+    for (field, value) in [
+        ("/pid", f64::from(busy.pid().as_raw())),
+        ("/tgid", f64::from(busy.pid().as_raw())),
+        ("/cpu", 2.0),
+        ("/nice", 5.0),
+        ("/weight", 335.0),
+    ] {
+        ensure!(number(first, field)? == value, "{field} is not {value} in {first}");
+    }
+    let comm = first.pointer("/comm").and_then(Value::as_str).context("no name")?;
+    let real = fs::read_to_string(format!("/proc/{}/comm", busy.pid()))?;
+    ensure!(comm == real.trim(), "named {comm}, is {real}");
+    ensure!(number(first, "/busy_percent")? > 80.0, "a hog that is not busy: {first}");
+    number(first, "/vruntime_vns")?;
+    number(first, "/wakeups_per_s")?;
+    Ok(())
+}
+
+/// `| head -n 1` is a clean end.
+fn into_a_closed_pipe(vm: &mut Vm) -> Result<()> {
+    for format in ["--stats", "--json"] {
+        let line =
+            format!("{{ {SCHEDULER} {format} --interval 0.2; echo $? >/tmp/code; }} | head -n 1");
+        let end = vm.run(&["sh", "-c", &line], Duration::from_secs(60))?;
+        let code = fs::read_to_string("/tmp/code")?;
+        ensure!(code == "0\n", "{format}: exit code {code}{}", end.stderr);
+        ensure!(end.stdout.lines().count() == 1, "{format}: {}", end.stdout);
+        ensure!(end.stderr.is_empty(), "{format}: {}", end.stderr);
+        ensure!(vm.state()? == "disabled", "{format}: {}", vm.state()?);
+    }
     Ok(())
 }

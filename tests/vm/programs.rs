@@ -1,0 +1,102 @@
+//! What the kernel's half costs: the verifier's work at load, and the callbacks' time at run.
+
+use anyhow::{Result, ensure};
+use lab::{Case, Vm, process::cpu_time, qemu::Topology};
+use libbpf_rs::query::{ProgInfoIter, ProgramInfo};
+use std::{
+    fs, thread,
+    time::{Duration, Instant},
+};
+
+pub const CASES: &[Case] = &[
+    Case::new(1, "verifier_effort", verifier_effort).core(),
+    Case::new(11, "cost_of_a_switch", cost_of_a_switch).core().deterministic().on(Topology::TWO),
+    Case::new(11, "sleeps_when_nobody_asks", sleeps_when_nobody_asks),
+];
+
+/// Instructions that the verifier may walk for each program, as the kernel reports them: about 1.5 times what
+/// the kernel with the highest number needed when this was written. A program that grows beyond was made
+/// harder to verify than its author knows; the kernel's own limit is a million.
+const VERIFIED_MAX: &[(&str, u32)] = &[];
+
+/// What the programs of the scheduler are called, as far as the kernel keeps it.
+fn is_ours(program: &ProgramInfo) -> bool {
+    let name = program.name.to_string_lossy();
+    name.starts_with("sched_") || ["snapshot", "refresh_topolog", "tasks"].contains(&&*name)
+}
+
+fn verifier_effort(vm: &mut Vm) -> Result<()> {
+    let scheduler = vm.scheduler(&["--json", "--tasks", "1", "--interval", "60"])?;
+    let mut programs: Vec<(String, u32)> = ProgInfoIter::default()
+        .filter(is_ours)
+        .map(|program| (program.name.to_string_lossy().into_owned(), program.verified_insns))
+        .collect();
+    programs.sort();
+    scheduler.finish()?;
+    for (name, count) in &programs {
+        vm.say(format!("{name:16} {count:>6} instructions verified"));
+    }
+    ensure!(programs.len() == VERIFIED_MAX.len(), "{} programs are loaded", programs.len());
+    for (name, count) in programs {
+        let max = VERIFIED_MAX.iter().find(|(known, _)| *known == name).map_or(0, |known| known.1);
+        ensure!(count > 0, "{name}: the kernel reports nothing");
+        ensure!(count <= max, "{name}: {count} instructions verified, {max} are allowed");
+    }
+    Ok(())
+}
+
+/// Beside `hackbench`, where next to nothing but switches happens.
+fn cost_of_a_switch(vm: &mut Vm) -> Result<()> {
+    // Of a machine that executes an instruction in 2 ns, without caches.
+    const MAX: Duration = Duration::from_micros(10);
+    let scheduler = vm.scheduler(&[])?;
+    fs::write("/proc/sys/kernel/bpf_stats_enabled", "1")?;
+    let end =
+        vm.run(&["hackbench", "-g", "2", "-l", "200", "-T", "-p"], Duration::from_secs(60))?;
+    fs::write("/proc/sys/kernel/bpf_stats_enabled", "0")?;
+    let programs: Vec<ProgramInfo> =
+        ProgInfoIter::default().filter(is_ours).filter(|program| program.run_cnt > 0).collect();
+    scheduler.finish()?;
+    ensure!(end.code == 0, "hackbench: {end:?}");
+    let mut switches = 0;
+    let mut sum = Duration::ZERO;
+    for program in programs {
+        let name = program.name.to_string_lossy();
+        let (time, count) = (Duration::from_nanos(program.run_time_ns), program.run_cnt);
+        vm.say(format!("{name:16} {count:>7} calls of {:>5} ns", program.run_time_ns / count));
+        sum += time;
+        if name == "sched_running" {
+            switches = count;
+        }
+    }
+    ensure!(switches > 1000, "{switches} switches");
+    let cost = sum / u32::try_from(switches)?;
+    vm.say(format!("all callbacks, for each of {switches} switches: {cost:.2?}"));
+    ensure!(cost < MAX, "{cost:?} for a switch, {MAX:?} are allowed");
+    Ok(())
+}
+
+/// Without statistics the process takes next to no CPU time and little memory.
+fn sleeps_when_nobody_asks(vm: &mut Vm) -> Result<()> {
+    const WINDOW: Duration = Duration::from_secs(20);
+    const SHARE_MAX: f64 = 0.001;
+    const RESIDENT_MAX_KIB: u64 = 20 * 1024;
+    let mut scheduler = vm.scheduler(&[])?;
+    let pid = scheduler.process().pid();
+    thread::sleep(Duration::from_secs(1));
+    let (begin, before) = (Instant::now(), cpu_time(pid)?);
+    thread::sleep(WINDOW);
+    let share = (cpu_time(pid)? - before).as_secs_f64() / begin.elapsed().as_secs_f64();
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let kib = |field: &str| -> u64 {
+        let line = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+        let number = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
+        number.unwrap_or(u64::MAX)
+    };
+    let (resident, file) = (kib("VmRSS"), kib("RssFile"));
+    vm.say(format!("{:.3} % of a CPU, {resident} KiB resident ({file} of files)", share * 100.0));
+    ensure!(share < SHARE_MAX, "{:.3} % of a CPU", share * 100.0);
+    ensure!(resident < RESIDENT_MAX_KIB, "{resident} KiB resident");
+    scheduler.finish()?;
+    Ok(())
+}
