@@ -24,7 +24,7 @@ use std::{
 };
 
 /// How often it is looked whether the kernel has ejected the scheduler: a memory read.
-const WATCH_PERIOD: Duration = Duration::from_millis(250);
+const WATCH_PERIOD: Duration = Duration::from_millis(500);
 /// How often it is looked whether CPUs came: a read of a file.
 const HOTPLUG_PERIOD: Duration = Duration::from_secs(1);
 

@@ -34,14 +34,15 @@ enum limits {
 
 /*
  * Histogram of durations: eight linear slots to each power of two of
- * microseconds (1024 ns), so a slot is at most 12.5 % wide. The last one takes
- * everything from about 15 s. hist_slot() in policy.h fills it.
+ * microseconds (1024 ns), so a slot is at most 12.5 % wide. hist_slot() in policy.h
+ * fills it. Powers of two of slots, so that a mask bounds the index for the
+ * verifier; they reach beyond an hour.
  */
 enum hist {
 	HIST_SUB_BITS = 3,
-	HIST_SLOTS = 176,
+	HIST_SLOTS = 256,
 	/* A task's own histogram has one slot to a power of two of microseconds. */
-	TASK_HIST_SLOTS = 24,
+	TASK_HIST_SLOTS = 32,
 };
 
 /* "No CPU", "no LLC": the documented absent value of the ids below. */

@@ -268,16 +268,12 @@ void BPF_STRUCT_OPS(sched_running, struct task_struct *p)
 	st->counters[CNT_SWITCHES]++;
 	if (tctx->runnable_at) {
 		u64 waited_ns = now - tctx->runnable_at;
-		u32 slot;
 
 		if ((s64)waited_ns < 0)
 			waited_ns = 0;
-		slot = hist_slot(waited_ns);
-		if (slot < HIST_SLOTS)
-			st->wakeup_hist[slot]++;
-		slot = task_hist_slot(waited_ns);
-		if (task_stats && slot < TASK_HIST_SLOTS)
-			tctx->wait_hist[slot]++;
+		st->wakeup_hist[hist_slot(waited_ns) & (HIST_SLOTS - 1)]++;
+		if (task_stats)
+			tctx->wait_hist[task_hist_slot(waited_ns) & (TASK_HIST_SLOTS - 1)]++;
 		tctx->runnable_at = 0;
 	}
 	if (tctx->cpu != cpu) {
