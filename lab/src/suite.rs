@@ -18,7 +18,7 @@ use nix::{
 };
 use serde::{Deserialize, Serialize};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     convert::Infallible,
     env,
     fs::{self, File},
@@ -228,14 +228,19 @@ impl Suite {
         for problem in &missing {
             lock(&report).fail(problem, "");
         }
-        let queue = Mutex::new(boots.into_iter().enumerate());
+        let queue = Mutex::new(boots.into_iter().enumerate().collect::<VecDeque<_>>());
         thread::scope(|scope| {
-            for _ in 0..request.jobs {
-                scope.spawn(|| {
+            for worker in 0..request.jobs {
+                let (queue, report, base) = (&queue, &report, &base);
+                scope.spawn(move || {
                     loop {
-                        let next = lock(&queue).next();
+                        // From both ends: next to a guest of many threads runs one of a single thread.
+                        let next = match worker % 2 {
+                            0 => lock(queue).pop_front(),
+                            _ => lock(queue).pop_back(),
+                        };
                         let Some((number, boot)) = next else { break };
-                        self.run_boot(number, &boot, &base, &report);
+                        self.run_boot(number, &boot, base, report);
                     }
                 });
             }
@@ -289,10 +294,7 @@ impl Suite {
                 Err(error) => missing.push(format!("{error:#}")),
             }
         }
-        // The longest first, so that no worker is left alone with it.
-        boots.sort_by_key(|boot| {
-            std::cmp::Reverse(boot.cases.iter().map(|case| case.limit).sum::<Duration>())
-        });
+        boots.sort_by_key(|boot| boot.mode);
         Ok((boots, missing))
     }
 
