@@ -156,6 +156,8 @@ pub struct Scheduler {
     process: Running,
     /// From start to `enabled`.
     pub started_in: Duration,
+    /// The part of it after the programs were loaded; as far as it is known, from `-v`.
+    pub attached_in: Option<Duration>,
 }
 
 impl Scheduler {
@@ -166,14 +168,22 @@ impl Scheduler {
     pub fn start(command: &mut Command, flags: &[&str]) -> Result<Self> {
         let begin = Instant::now();
         let mut process = Running::start(command.args(flags))?;
+        let mut loaded = None;
         wait_for(Self::START_LIMIT, || {
+            if loaded.is_none() && process.stderr().contains("loaded") {
+                loaded = Some(Instant::now());
+            }
             if process.has_ended()? {
                 bail!("the scheduler ended:\n{}{}", process.stdout(), process.stderr());
             }
             Ok(sched_ext("state")? == "enabled")
         })
         .context("waiting for the scheduler to be enabled")?;
-        Ok(Self { process, started_in: begin.elapsed() })
+        Ok(Self {
+            process,
+            started_in: begin.elapsed(),
+            attached_in: loaded.map(|at| at.elapsed()),
+        })
     }
 
     /// The process.

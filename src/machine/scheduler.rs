@@ -209,6 +209,14 @@ fn open<'obj>(
     skel.maps.llcs.set_max_entries(nr_llcs).context("sizing the map of LLCs")?;
     skel.maps.llc_topo.set_max_entries(nr_llcs).context("sizing the map of LLCs")?;
 
+    if settings.verbosity >= 2 {
+        // Among libbpf's debug messages is then what each program cost the verifier.
+        const VERIFIER_STATISTICS: u32 = 4;
+        for mut program in skel.open_object_mut().progs_mut() {
+            program.set_log_level(VERIFIER_STATISTICS);
+        }
+    }
+
     skel.progs.tasks.set_autoload(with_tasks);
     // Comes with the common header for a function that we do not use, and needs
     // CONFIG_FUNCTION_TRACER.

@@ -1,6 +1,6 @@
 //! Start, stop, die: nothing stays behind.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use lab::{
     Case, Vm,
     process::hog,
@@ -28,15 +28,16 @@ const SHORT: Duration = Duration::from_millis(500);
 /// In the deterministic guest, because times are judged.
 fn starts_and_stops(vm: &mut Vm) -> Result<()> {
     for signal in [Signal::SIGINT, Signal::SIGTERM] {
-        let scheduler = vm.scheduler(&[])?;
+        let scheduler = vm.scheduler(&["-v"])?;
         let started_in = scheduler.started_in;
-        ensure!(started_in < Duration::from_secs(2), "enabled after {started_in:?}");
+        let attached_in = scheduler.attached_in.context("it does not say when it was loaded")?;
+        ensure!(attached_in < Duration::from_secs(2), "enabled {attached_in:?} after the load");
         let ops = sched_ext("root/ops")?;
         ensure!(ops.starts_with("scheduler"), "root/ops is {ops}");
         let begin = Instant::now();
         let end = scheduler.stop(signal)?;
         let took = begin.elapsed();
-        vm.say(format!("enabled in {started_in:.2?}; {signal}: ended in {took:.2?}"));
+        vm.say(format!("enabled in {started_in:.2?}, {attached_in:.2?} of it after the load; {signal}: ended in {took:.2?}"));
         ensure!(end.code == 0, "{signal}: code {}\n{}", end.code, end.stderr);
         ensure!(vm.state()? == "disabled", "{signal}: {}", vm.state()?);
         ensure!(took < Duration::from_secs(1), "{signal}: ended in {took:?}");
