@@ -137,6 +137,8 @@ struct llc_topo {
  * value costs a worse choice, never a wrong one.
  */
 struct cpu_ctx {
+	/* First: a pointer to it is the pointer that was checked, for the verifier. */
+	struct vclock clock; /* of the tasks that may not run on the whole LLC */
 	u32 running_pid;   /* 0: idle, or a task of another class */
 	u32 weight;        /* of the running task, nice 0 is 1024 */
 	u64 running_at;    /* up to here its run time is in `stats` */
@@ -146,7 +148,6 @@ struct cpu_ctx {
 	u64 released_at;   /* when a higher class took the CPU; 0: none has it */
 	u64 idle_at;       /* when it went idle; 0: it is not. Started by `snapshot`, too */
 	u64 slice_ns;      /* base slice, from the queue length at the last dispatch */
-	struct vclock clock; /* of the tasks that may not run on the whole LLC */
 	u32 steal_llc;     /* LLC to take the next task from, or ABSENT */
 	u32 balance_turn;  /* which LLC its tick looks at next */
 	u64 balanced_at;   /* last time it took, or tried to take, a task for balance */
