@@ -56,16 +56,17 @@ enum hist {
 #define COUNTERS(X)                                                                  \
 	X(SWITCHES, switches, "times a task started to run")                         \
 	X(RUN_NS, run_ns, "nanoseconds run by tasks of this scheduler")              \
-	X(RT_NS, rt_ns, "nanoseconds taken by higher scheduling classes")            \
+	X(IDLE_NS, idle_ns, "nanoseconds without a task of any class")                \
+	X(RT_NS, rt_ns, "nanoseconds that higher classes took from a busy CPU")       \
 	X(STOPS, stops, "times a task stopped running")                              \
-	X(WAKEUPS, wakeups, "tasks that became runnable")                            \
+	X(WAKEUPS, wakeups, "tasks that became runnable and asked for a place")       \
 	X(IDLE_DIRECT, idle_direct, "wakeups sent straight to an idle CPU")          \
 	X(QUEUED, queued, "insertions into the deadline queue of an LLC")            \
 	X(PINNED, pinned, "insertions into the queue of bound tasks of a CPU")       \
 	X(KTHREADS, kthreads, "per-CPU kernel threads sent straight to their CPU")   \
 	X(PREEMPTIONS, preemptions, "running tasks preempted by a waking task")      \
 	X(TICK_PREEMPTIONS, tick_preemptions, "slices cut short at a tick for an earlier deadline") \
-	X(REFUSED, refused, "wakeup preemptions refused by the rate limit")          \
+	X(REFUSED, refused, "CPUs spared a wakeup preemption by the rate limit")       \
 	X(KEPT, kept, "slices renewed in place, nothing with an earlier deadline waited") \
 	X(MIGRATIONS, migrations, "tasks that came from another CPU of the same LLC") \
 	X(LLC_IN, llc_in, "tasks that came from another LLC")                        \
@@ -136,6 +137,8 @@ struct llc_topo {
  * value costs a worse choice, never a wrong one.
  */
 struct cpu_ctx {
+	/* First: a pointer to it is the pointer that was checked, for the verifier. */
+	struct vclock clock; /* of the tasks that may not run on the whole LLC */
 	u32 running_pid;   /* 0: idle, or a task of another class */
 	u32 weight;        /* of the running task, nice 0 is 1024 */
 	u64 running_at;    /* up to here its run time is in `stats` */
@@ -143,12 +146,12 @@ struct cpu_ctx {
 	u64 deadline_vns;  /* its deadline */
 	u64 preempted_at;  /* last wakeup preemption. Written by any waker */
 	u64 released_at;   /* when a higher class took the CPU; 0: none has it */
+	u64 idle_at;       /* when it went idle; 0: it is not. Started by `snapshot`, too */
 	u64 slice_ns;      /* base slice, from the queue length at the last dispatch */
-	struct vclock clock; /* of the tasks that may not run on the whole LLC */
 	u32 steal_llc;     /* LLC to take the next task from, or ABSENT */
 	u32 balance_turn;  /* which LLC its tick looks at next */
-	u64 stolen_at;     /* last time it took a task for balance */
-	u64 rescued_at;    /* last time it looked for tasks that waited too long */
+	u64 balanced_at;   /* last time it took, or tried to take, a task for balance */
+	u64 rescued_at;    /* last time its own queue was searched for who waited too long */
 
 	u32 online;        /* written by cpu_online, cpu_offline and init */
 	u32 nr_local;      /* tasks in its local queue. Written by `snapshot` */
@@ -162,7 +165,9 @@ struct llc_ctx {
 	struct vclock clock; /* written by any of its CPUs, plainly: see clock_advance() */
 	u32 nr_cpus;         /* online. Written by cpu_online, cpu_offline and init */
 	u32 nr_queued;       /* written by `snapshot` */
-	u64 pad[5];
+	u64 queued_at;       /* when a task was last about to be queued. Written by any CPU */
+	u64 rescued_at;      /* last time its queue was searched for who waited too long */
+	u64 pad[3];
 };
 
 /* What the task iterator `tasks` writes for each task, cumulative. */

@@ -6,8 +6,9 @@
  * A wakeup goes select_cpu (where) → enqueue (when: deadline, queue, preempt or
  * not) → dispatch (what next) → running → stopping (charge).
  *
- * All callbacks but init, init_task, cpu_online and cpu_offline run with the
- * runqueue lock held and interrupts off.
+ * All callbacks but init, init_task, cpu_online and cpu_offline run with interrupts
+ * off and with the lock of the task's runqueue held; select_cpu of a wakeup
+ * instead with the task's pi_lock, which keeps others from waking it.
  */
 #include <scx/common.bpf.h>
 #include "intf.h"
@@ -41,8 +42,10 @@ s32 BPF_STRUCT_OPS(sched_select_cpu, struct task_struct *p, s32 prev, u64 wake_f
 	if (cpu >= 0) {
 		u64 slice_ns = task_slice(knobs.slice_max_ns, knobs.slice_min_ns, tctx->weight);
 
-		mark_runnable(tctx, scx_bpf_now());
-		wake_uncontended(tctx, cpu, slice_ns);
+		u64 now = scx_bpf_now();
+
+		mark_runnable(tctx, now);
+		wake_uncontended(tctx, cpu, slice_ns, now);
 		count(CNT_IDLE_DIRECT);
 		scx_bpf_dsq_insert(p, SCX_DSQ_LOCAL, slice_ns, 0);
 		return cpu;
@@ -72,7 +75,7 @@ static __always_inline s32 preempt_for(struct task_struct *p, struct task_ctx *t
 	if (!cctx)
 		return -ENOENT;
 	cctx->preempted_at = now;
-	count(CNT_PREEMPTIONS);
+	count_on(victim, CNT_PREEMPTIONS);
 	return victim;
 }
 
@@ -81,26 +84,27 @@ struct target {
 	u64 dsq;
 	u64 slice_ns;
 	u64 enq_flags;
+	u64 due_vns;
 	bool by_deadline;
-	bool first; /* in front of that queue, whatever its deadline */
 };
 
 /* Where a task that just became runnable goes at once; false: to be queued. */
 static __always_inline bool wake_at_once(struct task_struct *p, struct task_ctx *tctx, s32 cpu,
-					 bool wakeup, bool bound, u64 now, struct target *to)
+					 bool bound, u64 now, struct target *to)
 {
-	s32 victim;
+	s32 victim = -ENOENT;
 
 	mark_runnable(tctx, now);
 	to->dsq = SCX_DSQ_LOCAL;
 	if (bound && claim(cpu)) {
 		to->slice_ns = task_slice(knobs.slice_max_ns, knobs.slice_min_ns, tctx->weight);
-		wake_uncontended(tctx, cpu, to->slice_ns);
+		wake_uncontended(tctx, cpu, to->slice_ns, now);
 		count(CNT_IDLE_DIRECT);
 		return true;
 	}
 	wake_contended(tctx, cpu, to->slice_ns);
-	victim = wakeup ? preempt_for(p, tctx, cpu, now) : -ENOENT;
+	if (to->enq_flags & SCX_ENQ_WAKEUP)
+		victim = preempt_for(p, tctx, cpu, now);
 	if (victim >= 0) {
 		to->dsq = SCX_DSQ_LOCAL_ON | (u32)victim;
 		to->enq_flags |= SCX_ENQ_PREEMPT;
@@ -117,32 +121,35 @@ static __always_inline void choose_target(struct task_struct *p, s32 cpu, struct
 {
 	struct task_ctx *tctx = task_ctx_of(p);
 	struct cpu_ctx *cctx = cpu_ctx_of(cpu);
-	bool wakeup = to->enq_flags & SCX_ENQ_WAKEUP;
-	bool bound = is_bound(p);
+	struct llc_ctx *lctx = llc_ctx_of(llc_of(cpu));
+	bool bound = is_bound(p), first = false;
+	u64 now = scx_bpf_now();
 
 	to->dsq = SCX_DSQ_GLOBAL;
 	to->slice_ns = knobs.slice_min_ns;
-	if (!tctx || !cctx) {
+	if (!tctx || !cctx || !lctx) {
 		count(CNT_BAD_CONTEXT);
 		return;
 	}
 	to->slice_ns = slice_of(tctx, cpu);
-	if (wakeup || tctx->llc == ABSENT) {
-		if (wake_at_once(p, tctx, cpu, wakeup, bound, scx_bpf_now(), to))
+	if ((to->enq_flags & SCX_ENQ_WAKEUP) || tctx->clock == ABSENT) {
+		if (wake_at_once(p, tctx, cpu, bound, now, to))
 			return;
 	} else {
 		settle(tctx, cpu);
 		tctx->vruntime_vns = place_requeue(tctx->vruntime_vns, clock_now(tctx, cpu),
 						   knobs.slice_max_ns, tctx->weight);
 		ask_again(tctx, to->slice_ns);
-		to->first = is_rcu_reader(p);
+		first = is_rcu_reader(p);
 	}
 	if (to->enq_flags & SCX_ENQ_REENQ)
 		count(CNT_REENQUEUED);
-	/* A CPU on its way out must not get bound tasks: nobody would fetch them. */
-	if (!cctx->online)
-		return;
+	if (!tctx->queued_at)
+		tctx->queued_at = now;
+	/* Announced before it is done: see sched_update_idle. */
+	lctx->queued_at = now;
 	to->by_deadline = true;
+	to->due_vns = first ? clock_now(tctx, cpu) - FIRST_VNS : tctx->deadline_vns;
 	to->dsq = bound ? cpu_dsq(cpu) : llc_of(cpu);
 	count(bound ? CNT_PINNED : CNT_QUEUED);
 }
@@ -150,19 +157,13 @@ static __always_inline void choose_target(struct task_struct *p, s32 cpu, struct
 void BPF_STRUCT_OPS(sched_enqueue, struct task_struct *p, u64 enq_flags)
 {
 	struct target to = {.enq_flags = enq_flags};
-	s32 cpu = scx_bpf_task_cpu(p);
-	struct task_ctx *tctx;
-	u64 due_vns;
 
-	choose_target(p, cpu, &to);
-	tctx = task_ctx_of(p);
-	if (!to.by_deadline || !tctx) {
+	choose_target(p, scx_bpf_task_cpu(p), &to);
+	if (!to.by_deadline) {
 		scx_bpf_dsq_insert(p, to.dsq, to.slice_ns, to.enq_flags);
 		return;
 	}
-	tctx->queued_at = scx_bpf_now();
-	due_vns = to.first ? clock_now(tctx, cpu) - FIRST_VNS : tctx->deadline_vns;
-	scx_bpf_dsq_insert_vtime(p, to.dsq, to.slice_ns, due_vns, to.enq_flags);
+	scx_bpf_dsq_insert_vtime(p, to.dsq, to.slice_ns, to.due_vns, to.enq_flags);
 	wake_idle_for(p);
 }
 
@@ -188,25 +189,24 @@ void BPF_STRUCT_OPS(sched_dispatch, s32 cpu, struct task_struct *prev)
 		u32 from = cctx->steal_llc;
 
 		cctx->steal_llc = ABSENT;
-		if (steal(from)) {
-			cctx->stolen_at = now;
+		cctx->balanced_at = now;
+		if (steal(from))
 			return;
-		}
 	}
 
 	nr_llc = scx_bpf_dsq_nr_queued(llc);
 	nr_cpu = scx_bpf_dsq_nr_queued(cpu_dsq(cpu));
-	nr_waiting = (nr_llc > 0 ? nr_llc : 0) + (nr_cpu > 0 ? nr_cpu * lctx->nr_cpus : 0);
+	nr_waiting = (nr_llc > 0 ? nr_llc : 0) + (nr_cpu > 0 ? nr_cpu * (lctx->nr_cpus ?: 1) : 0);
 	cctx->slice_ns =
 		base_slice(knobs.slice_max_ns, knobs.slice_min_ns, nr_waiting, lctx->nr_cpus);
 
-	if (nr_waiting && now - cctx->rescued_at > RESCUE_GAP_NS) {
-		u64 first_vns = lctx->clock.now_vns - FIRST_VNS;
-
-		cctx->rescued_at = now;
-		if (nr_llc > 0 && rescue(llc, cpu_dsq(cpu), cpu, first_vns, now))
+	if (nr_llc > 0 && now - lctx->rescued_at > RESCUE_GAP_NS) {
+		lctx->rescued_at = now;
+		if (rescue(llc, cpu_dsq(cpu), cpu, lctx->clock.now_vns - FIRST_VNS, now))
 			nr_cpu++;
-		else if (nr_cpu > 0 && rescue(cpu_dsq(cpu), llc, cpu, first_vns, now))
+	} else if (nr_cpu > 0 && now - cctx->rescued_at > RESCUE_GAP_NS) {
+		cctx->rescued_at = now;
+		if (rescue(cpu_dsq(cpu), llc, cpu, lctx->clock.now_vns - FIRST_VNS, now))
 			nr_llc++;
 	}
 
@@ -223,7 +223,7 @@ void BPF_STRUCT_OPS(sched_dispatch, s32 cpu, struct task_struct *prev)
 		ask_again(tctx, task_slice(cctx->slice_ns, knobs.slice_min_ns, tctx->weight));
 		if (!gives_way(&llc_head, tctx->deadline_vns) &&
 		    !gives_way(&cpu_head, tctx->deadline_vns)) {
-			keep(prev, tctx, cctx, cpu, nr_llc <= 0 && nr_cpu <= 0, now);
+			keep(prev, tctx, cctx, cpu, !llc_head.waits && !cpu_head.waits, now);
 			return;
 		}
 	}
@@ -236,7 +236,7 @@ void BPF_STRUCT_OPS(sched_dispatch, s32 cpu, struct task_struct *prev)
 	if (take_next(cpu, llc, cpu_first, nr_llc, nr_cpu))
 		return;
 	if (tctx) {
-		keep(prev, tctx, cctx, cpu, false, now);
+		keep(prev, tctx, cctx, cpu, true, now);
 		return;
 	}
 
@@ -288,8 +288,12 @@ void BPF_STRUCT_OPS(sched_running, struct task_struct *p)
 		tctx->cpu = cpu;
 	}
 
+	tctx->queued_at = 0;
 	settle(tctx, cpu);
-	if (tctx->affinity == AFF_WHOLE) {
+	if (tctx->rescued) {
+		/* Its vruntime may be minutes ahead: nobody else is to follow it there. */
+		tctx->rescued = false;
+	} else if (tctx->affinity == AFF_WHOLE) {
 		drive_clock(&lctx->clock, tctx->vruntime_vns, now);
 		catch_up(&cctx->clock, tctx->vruntime_vns, lctx->clock.now_vns, now);
 	} else {
@@ -311,7 +315,8 @@ void BPF_STRUCT_OPS(sched_stopping, struct task_struct *p, bool runnable)
 	charge_task(p, tctx);
 	count(CNT_STOPS);
 	cctx->running_pid = 0;
-	if (!runnable) {
+	/* A renice or a new affinity stops it for an instant, too: that is no sleep. */
+	if (!runnable && p->__state) {
 		tctx->burst_avg_ns = burst_average(tctx->burst_avg_ns, tctx->burst_ns);
 		tctx->burst_ns = 0;
 		tctx->spent = false;
@@ -324,7 +329,7 @@ void BPF_STRUCT_OPS(sched_tick, struct task_struct *p)
 {
 	s32 cpu = scx_bpf_task_cpu(p);
 	struct cpu_ctx *cctx = cpu_ctx_of(cpu);
-	struct head llc_head, cpu_head;
+	struct head llc_head = {}, cpu_head = {};
 	u32 llc = llc_of(cpu);
 	u64 now = scx_bpf_now(), due_vns;
 
@@ -334,13 +339,14 @@ void BPF_STRUCT_OPS(sched_tick, struct task_struct *p)
 		balance(cctx, llc, now);
 	due_vns = running_due(cctx->deadline_vns, cctx->vruntime_vns, now - cctx->running_at,
 			      cctx->weight);
-	cpu_head = head_of(cpu_dsq(cpu), cpu);
-	llc_head = head_of(llc, cpu);
+	if (scx_bpf_dsq_nr_queued(cpu_dsq(cpu)) > 0)
+		cpu_head = head_of(cpu_dsq(cpu), cpu);
+	if (scx_bpf_dsq_nr_queued(llc) > 0)
+		llc_head = head_of(llc, cpu);
 	if (scx_bpf_dsq_nr_queued(SCX_DSQ_LOCAL) <= 0 && cctx->steal_llc == ABSENT &&
 	    !gives_way(&cpu_head, due_vns) && !gives_way(&llc_head, due_vns)) {
-		/* Nothing for this CPU; an idle one that missed its kick may want it. */
 		if (llc_head.waits)
-			wake_idle_of(llc);
+			wake_idle_for_head(llc);
 		return;
 	}
 	count(CNT_TICK_PREEMPTIONS);
@@ -362,13 +368,30 @@ bool BPF_STRUCT_OPS(sched_yield, struct task_struct *from, struct task_struct *t
 }
 
 /*
- * A CPU went idle: what was queued for it while it was on its way there, seen by
- * nobody as idle yet, it fetches itself.
+ * A CPU went idle. What was queued for it while it was on its way there, seen by
+ * nobody as idle yet, it fetches itself; and since the kernel puts a task into its
+ * queue only after ops.enqueue has returned, it looks again if one was about to be
+ * queued within QUEUEING_NS: longer than a callback takes.
  */
+#define QUEUEING_NS 20000ULL
+
 void BPF_STRUCT_OPS(sched_update_idle, s32 cpu, bool idle)
 {
-	if (idle &&
-	    (scx_bpf_dsq_nr_queued(llc_of(cpu)) > 0 || scx_bpf_dsq_nr_queued(cpu_dsq(cpu)) > 0))
+	struct cpu_ctx *cctx = cpu_ctx_of(cpu);
+	struct llc_ctx *lctx = llc_ctx_of(llc_of(cpu));
+	u64 now = scx_bpf_now();
+
+	if (!cctx || !lctx)
+		return;
+	if (!idle) {
+		if (cctx->idle_at)
+			count_add(CNT_IDLE_NS, now - cctx->idle_at);
+		cctx->idle_at = 0;
+		return;
+	}
+	cctx->idle_at = now;
+	if ((s64)(now - lctx->queued_at) < (s64)QUEUEING_NS ||
+	    scx_bpf_dsq_nr_queued(llc_of(cpu)) > 0 || scx_bpf_dsq_nr_queued(cpu_dsq(cpu)) > 0)
 		kick_idle(cpu);
 }
 
@@ -411,8 +434,10 @@ void BPF_STRUCT_OPS_SLEEPABLE(sched_cpu_online, s32 cpu)
 }
 
 /*
- * Bound tasks that wait for the CPU go to the global queue, which the kernel
- * itself drains even from a CPU on its way out, to push them elsewhere.
+ * Every task whose runqueue this is must leave, or the kernel waits for it. They go
+ * to the global queue, which the kernel itself drains even from a CPU on its way
+ * out, to push them elsewhere: bound ones, and those of the LLC's queue, whose
+ * affinity may have no other CPU left.
  */
 void BPF_STRUCT_OPS_SLEEPABLE(sched_cpu_offline, s32 cpu)
 {
@@ -423,49 +448,24 @@ void BPF_STRUCT_OPS_SLEEPABLE(sched_cpu_offline, s32 cpu)
 	bpf_rcu_read_lock();
 	bpf_for_each(scx_dsq, p, cpu_dsq(cpu), 0)
 		scx_bpf_dsq_move(BPF_FOR_EACH_ITER, p, SCX_DSQ_GLOBAL, 0);
+	bpf_for_each(scx_dsq, p, llc_of(cpu), 0) {
+		if (scx_bpf_task_cpu(p) == cpu)
+			scx_bpf_dsq_move(BPF_FOR_EACH_ITER, p, SCX_DSQ_GLOBAL, 0);
+	}
 	bpf_rcu_read_unlock();
 }
 
 /* ---- tasks come, change, go ---- */
 
-static __always_inline u32 affinity_of(const struct task_struct *p, const struct cpumask *mask)
-{
-	struct bpf_cpumask *cpus_of_llc;
-	struct mask_slot *slot;
-	u32 affinity = AFF_WHOLE, i;
-
-	if (p->nr_cpus_allowed == 1)
-		return AFF_ONE;
-	if (p->nr_cpus_allowed >= nr_cpu_ids)
-		return AFF_WHOLE;
-	bpf_for(i, 0, nr_llcs) {
-		slot = bpf_map_lookup_elem(&llc_masks, &i);
-		if (!slot || !(cpus_of_llc = slot->mask))
-			continue;
-		if (bpf_cpumask_intersects(cast_mask(cpus_of_llc), mask) &&
-		    !bpf_cpumask_subset(cast_mask(cpus_of_llc), mask)) {
-			affinity = AFF_PART;
-			break;
-		}
-	}
-	return affinity;
-}
-
 void BPF_STRUCT_OPS(sched_set_cpumask, struct task_struct *p, const struct cpumask *mask)
 {
 	struct task_ctx *tctx = task_ctx_of(p);
-	s32 cpu = scx_bpf_task_cpu(p);
-	u64 from_vns, to_vns;
 
 	if (!tctx)
 		return;
-	from_vns = clock_now(tctx, cpu);
 	tctx->affinity = affinity_of(p, mask);
-	if (tctx->llc == ABSENT || tctx->llc != llc_of(cpu))
-		return;
-	to_vns = clock_now(tctx, cpu);
-	tctx->vruntime_vns = carry_lag(tctx->vruntime_vns, from_vns, to_vns);
-	tctx->deadline_vns = carry_lag(tctx->deadline_vns, from_vns, to_vns);
+	if (tctx->clock != ABSENT)
+		settle(tctx, scx_bpf_task_cpu(p));
 }
 
 void BPF_STRUCT_OPS(sched_set_weight, struct task_struct *p, u32 weight)
@@ -482,21 +482,22 @@ void BPF_STRUCT_OPS(sched_set_weight, struct task_struct *p, u32 weight)
 	if (before == after)
 		return;
 	tctx->weight = after;
-	if (tctx->llc == ABSENT)
+	if (tctx->clock == ABSENT)
 		return;
 	clock_vns = clock_now(tctx, scx_bpf_task_cpu(p));
 	tctx->vruntime_vns = reweigh(tctx->vruntime_vns, clock_vns, before, after);
 	ask(tctx, slice_of(tctx, scx_bpf_task_cpu(p)));
 }
 
-s32 BPF_STRUCT_OPS(sched_init_task, struct task_struct *p, struct scx_init_task_args *args)
+s32 BPF_STRUCT_OPS_SLEEPABLE(sched_init_task, struct task_struct *p,
+			     struct scx_init_task_args *args)
 {
 	struct task_ctx *tctx;
 
 	tctx = bpf_task_storage_get(&task_ctxs, p, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
 	if (!tctx)
 		return -ENOMEM;
-	tctx->llc = ABSENT;
+	tctx->clock = ABSENT;
 	tctx->cpu = -1;
 	tctx->weight = weight_of(p->static_prio - 120, p->policy);
 	tctx->burst_avg_ns = knobs.slice_max_ns;
@@ -584,9 +585,9 @@ SCX_OPS_DEFINE(scheduler_ops,
 	       .exit = (void *)sched_exit,
 	       .flags = SCX_OPS_KEEP_BUILTIN_IDLE,
 	       /*
-		* Longer than a turn of the queue can take: a thousand tasks a CPU, one
-		* tick of 100 Hz each, is ten seconds.
+		* Longer than WAIT_MAX_NS and a turn of the queue together: a thousand tasks
+		* a CPU, a tick of 100 Hz each, take ten seconds.
 		*/
-	       .timeout_ms = 15000,
+	       .timeout_ms = 20000,
 	       .name = "scheduler");
 /* clang-format on */

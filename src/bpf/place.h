@@ -78,24 +78,11 @@ static __always_inline void kick_idle(s32 cpu)
 		scx_bpf_kick_cpu(cpu, SCX_KICK_IDLE);
 }
 
-/* A CPU that went idle while the task was being queued would sleep on. */
+/* A CPU that went idle before the task was queued would sleep on. */
 static __always_inline void wake_idle_for(const struct task_struct *p)
 {
 	s32 cpu = scx_bpf_pick_idle_cpu(p->cpus_ptr, 0);
 
-	if (cpu >= 0)
-		kick_idle(cpu);
-}
-
-static __always_inline void wake_idle_of(u32 llc)
-{
-	struct mask_slot *slot = bpf_map_lookup_elem(&llc_masks, &llc);
-	struct bpf_cpumask *mask;
-	s32 cpu;
-
-	if (!slot || !(mask = slot->mask))
-		return;
-	cpu = scx_bpf_pick_idle_cpu(cast_mask(mask), 0);
 	if (cpu >= 0)
 		kick_idle(cpu);
 }
@@ -307,6 +294,30 @@ static __always_inline s32 find_victim(struct task_struct *p, s32 prev, u64 dead
 	return gain > best_gain ? cpu : best;
 }
 
+/* What `mask` lets the task do. */
+static __always_inline u32 affinity_of(const struct task_struct *p, const struct cpumask *mask)
+{
+	struct bpf_cpumask *cpus_of_llc;
+	struct mask_slot *slot;
+	u32 affinity = AFF_WHOLE, i;
+
+	if (p->nr_cpus_allowed == 1)
+		return AFF_ONE;
+	if (p->nr_cpus_allowed >= nr_cpu_ids)
+		return AFF_WHOLE;
+	bpf_for(i, 0, nr_llcs) {
+		slot = bpf_map_lookup_elem(&llc_masks, &i);
+		if (!slot || !(cpus_of_llc = slot->mask))
+			continue;
+		if (bpf_cpumask_intersects(cast_mask(cpus_of_llc), mask) &&
+		    !bpf_cpumask_subset(cast_mask(cpus_of_llc), mask)) {
+			affinity = AFF_PART;
+			break;
+		}
+	}
+	return affinity;
+}
+
 static __always_inline int store_mask(struct mask_slot *slot, struct bpf_cpumask *mask)
 {
 	struct bpf_cpumask *old;
@@ -334,7 +345,7 @@ static int rebuild_mask(u32 index, bool node)
 		u32 key = cpu;
 		struct cpu_topo *t = bpf_map_lookup_elem(&topo, &key);
 
-		if (t && (node ? t->node : t->llc) == index)
+		if (t && t->present && (node ? t->node : t->llc) == index)
 			bpf_cpumask_set_cpu(cpu, mask);
 	}
 	slot = node ? bpf_map_lookup_elem(&node_masks, &index)

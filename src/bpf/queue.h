@@ -51,13 +51,9 @@ static __always_inline void keep(struct task_struct *p, struct task_ctx *tctx, s
 	if (alone) {
 		struct llc_ctx *lctx = llc_ctx_of(llc_of(cpu));
 
-		if (lctx) {
+		if (lctx)
 			drive_clock(&lctx->clock, tctx->vruntime_vns, now);
-			catch_up(&cctx->clock, lctx->clock.now_vns, lctx->clock.now_vns, now);
-			tctx->vruntime_vns =
-				place_uncontended(tctx->vruntime_vns, lctx->clock.now_vns,
-						  knobs.lag_max_ns, tctx->weight);
-		}
+		place_alone(tctx, cpu, now);
 		ask(tctx, slice_ns);
 	}
 	count(CNT_KEPT);
@@ -77,33 +73,48 @@ static __always_inline bool steal(u64 dsq)
 /*
  * By its weight a SCHED_IDLE task beside fifty others is due once in a quarter of
  * a minute, and the kernel ejects a scheduler that leaves a task waiting for that
- * long. So whoever has waited for WAIT_MAX_NS goes first, weight or not: a
- * thousandth of a CPU at most for each, since it waits as long again.
+ * long. So whoever has waited for WAIT_MAX_NS goes first, the longest waiter before
+ * the others, weight or not: a tick in five seconds is 0.08 % of a CPU at 250 Hz.
  */
-#define WAIT_MAX_NS (1000ULL * 1000 * 1000)
-#define RESCUE_GAP_NS (10ULL * 1000 * 1000)
-#define RESCUE_MAX 8
+#define WAIT_MAX_NS (5ULL * 1000 * 1000 * 1000)
+#define RESCUE_GAP_NS (20ULL * 1000 * 1000)
+#define RESCUE_MAX 512
 
 /*
- * Looks at the RESCUE_MAX latest deadlines of queue `from`, and puts one that has
- * waited for too long in front of everything, in queue `to` (a task cannot be
- * moved within one). Both are served by this CPU.
+ * Looks through queue `from` for the task that has waited longest, and if that is
+ * too long puts it in front of everything, in queue `to` (a task cannot be moved
+ * within one). Both are served by this CPU.
  */
 static __always_inline bool rescue(u64 from, u64 to, s32 cpu, u64 first_vns, u64 now)
 {
+	u64 longest_ns = WAIT_MAX_NS;
 	struct task_struct *p;
 	struct task_ctx *tctx;
 	bool moved = false;
-	s32 seen = 0;
+	s32 pid = 0, seen = 0;
 
-	bpf_for_each(scx_dsq, p, from, SCX_DSQ_ITER_REV) {
+	bpf_for_each(scx_dsq, p, from, 0) {
 		if (++seen > RESCUE_MAX)
 			break;
 		if (!bpf_cpumask_test_cpu(cpu, p->cpus_ptr))
 			continue;
 		tctx = task_ctx_of(p);
-		if (!tctx || (s64)(now - tctx->queued_at) < (s64)WAIT_MAX_NS)
+		if (tctx && tctx->queued_at && (s64)(now - tctx->queued_at) > (s64)longest_ns) {
+			longest_ns = now - tctx->queued_at;
+			pid = p->pid;
+		}
+	}
+	if (!pid)
+		return false;
+	seen = 0;
+	bpf_for_each(scx_dsq, p, from, 0) {
+		if (++seen > RESCUE_MAX)
+			break;
+		if (p->pid != pid)
 			continue;
+		tctx = task_ctx_of(p);
+		if (tctx)
+			tctx->rescued = true;
 		scx_bpf_dsq_move_set_vtime(BPF_FOR_EACH_ITER, first_vns);
 		moved = scx_bpf_dsq_move_vtime(BPF_FOR_EACH_ITER, p, to, 0);
 		break;
@@ -111,6 +122,17 @@ static __always_inline bool rescue(u64 from, u64 to, s32 cpu, u64 first_vns, u64
 	if (moved)
 		count(CNT_RESCUES);
 	return moved;
+}
+
+/* The first task of a queue may want an idle CPU that missed its kick. */
+static __always_inline void wake_idle_for_head(u64 dsq)
+{
+	struct task_struct *p;
+
+	bpf_for_each(scx_dsq, p, dsq, 0) {
+		wake_idle_for(p);
+		break;
+	}
 }
 
 /*
@@ -139,7 +161,7 @@ static __always_inline void balance(struct cpu_ctx *cctx, u32 llc, u64 now)
 	s64 nr_mine, nr_theirs;
 	u32 turn, other;
 
-	if (!lt || !mine || !lt->nr_nearest || now - cctx->stolen_at < gap_ns)
+	if (!lt || !mine || !lt->nr_nearest || now - cctx->balanced_at < gap_ns)
 		return;
 	turn = cctx->balance_turn++ % lt->nr_nearest;
 	other = nearest_llc(lt, turn);

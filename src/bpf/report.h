@@ -10,6 +10,7 @@
 SEC("syscall")
 int snapshot(void *ctx)
 {
+	const struct cpumask *idle = scx_bpf_get_idle_cpumask();
 	u64 now = scx_bpf_now();
 	s32 cpu;
 	u32 llc;
@@ -25,7 +26,11 @@ int snapshot(void *ctx)
 		cctx->nr_local = local > 0 ? local : 0;
 		cctx->nr_pinned = pinned > 0 ? pinned : 0;
 		cctx->snapshot_at = now;
+		/* Idle since before the attach: update_idle tells of changes only. */
+		if (!cctx->idle_at && bpf_cpumask_test_cpu(cpu, idle))
+			cctx->idle_at = now;
 	}
+	scx_bpf_put_idle_cpumask(idle);
 	bpf_for(llc, 0, nr_llcs) {
 		struct llc_ctx *lctx = llc_ctx_of(llc);
 		s32 queued = scx_bpf_dsq_nr_queued(llc);

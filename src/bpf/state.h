@@ -71,15 +71,16 @@ struct task_ctx {
 	u64 deadline_vns; /* of the request under way */
 	u64 charged_ns;   /* p->se.sum_exec_runtime up to which vruntime is charged */
 	u64 runnable_at;  /* since when it waits for its first run; 0: it does not */
-	u64 queued_at;    /* when it was put into a queue by deadline */
+	u64 queued_at;    /* since when it waits in queues by deadline; 0: it does not */
 	u64 burst_ns;     /* run since it woke */
 	u64 burst_avg_ns;
 	u32 weight;
-	u32 llc;          /* whose virtual time vruntime is in; ABSENT: it never ran */
+	u32 clock;        /* id of the queue whose clock vruntime goes by; ABSENT: none yet */
 	s32 cpu;          /* that it ran on last; -1: it never ran */
 	u32 affinity;     /* enum affinity */
 	bool spent;       /* used up its last request without sleeping */
 	bool sync;        /* its waker is about to sleep */
+	bool rescued;     /* runs out of turn: drives no clock */
 
 	/* Only with task_stats. */
 	u64 run_ns;
@@ -130,7 +131,7 @@ static __always_inline u64 cpu_dsq(s32 cpu)
 	return CPU_DSQ_BASE + (u32)cpu;
 }
 
-/* Counters are written on their own CPU only, with interrupts off: no atomics. */
+/* Counters are written on their own CPU, with interrupts off: no atomics. */
 static __always_inline void count_add(enum counter counter, u64 n)
 {
 	u32 zero = 0;

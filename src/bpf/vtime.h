@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Virtual time of tasks and queues: the only places that write vruntime, deadline
- * and clocks, but for the carrying over in sched_set_cpumask and sched_set_weight.
+ * Virtual time of tasks and queues: what moves vruntimes, deadlines and clocks. (A
+ * renice and a yield do so where they are told of, in main.bpf.c.)
  */
 #ifndef SCHEDULER_VTIME_H
 #define SCHEDULER_VTIME_H
@@ -9,27 +9,33 @@
 /* This far before a clock is earlier than any deadline after place_requeue(). */
 #define FIRST_VNS (VIRTUAL_MAX / 1024)
 
+/* The clock of a queue: an id below CPU_DSQ_BASE is an LLC's, the rest are CPUs'. */
+static __always_inline struct vclock *clock_by_id(u32 id)
+{
+	struct cpu_ctx *cctx;
+	struct llc_ctx *lctx;
+
+	if (id < CPU_DSQ_BASE) {
+		lctx = llc_ctx_of(id);
+		return lctx ? &lctx->clock : NULL;
+	}
+	cctx = cpu_ctx_of(id - CPU_DSQ_BASE);
+	return cctx ? &cctx->clock : NULL;
+}
+
 /*
  * The clock that stands for lag 0 of a task: that of its LLC, unless it can run on
  * a part of it only. Those may progress more slowly than the rest of the LLC for
  * ever, and whoever joins them must join at their pace.
  */
-static __always_inline struct vclock *clock_of(const struct task_ctx *tctx, s32 cpu)
+static __always_inline u32 clock_id_of(const struct task_ctx *tctx, s32 cpu)
 {
-	struct cpu_ctx *cctx;
-	struct llc_ctx *lctx;
-
-	if (tctx->affinity == AFF_WHOLE) {
-		lctx = llc_ctx_of(llc_of(cpu));
-		return lctx ? &lctx->clock : NULL;
-	}
-	cctx = cpu_ctx_of(cpu);
-	return cctx ? &cctx->clock : NULL;
+	return tctx->affinity == AFF_WHOLE ? llc_of(cpu) : (u32)cpu_dsq(cpu);
 }
 
 static __always_inline u64 clock_now(const struct task_ctx *tctx, s32 cpu)
 {
-	struct vclock *c = clock_of(tctx, cpu);
+	struct vclock *c = clock_by_id(clock_id_of(tctx, cpu));
 
 	return c ? c->now_vns : tctx->vruntime_vns;
 }
@@ -57,27 +63,40 @@ static __always_inline void catch_up(struct vclock *c, u64 vruntime_vns, u64 llc
 	c->set_at = now;
 }
 
-/* Puts the vruntime into the virtual time of the LLC of `cpu`; lag is kept. */
+/*
+ * Puts the vruntime by the clock that is the task's on `cpu`; lag is kept. Tasks
+ * that share a part of an LLC wait in one queue, and their CPUs' clocks differ by
+ * less than place_requeue() allows for: those few milliseconds are not carried, or
+ * they would add up to a random walk of everybody's share.
+ */
 static __always_inline void settle(struct task_ctx *tctx, s32 cpu)
 {
-	u32 llc = llc_of(cpu);
-	struct llc_ctx *from, *to;
+	u32 id = clock_id_of(tctx, cpu);
+	struct vclock *from, *to;
+	s64 apart_vns, near_vns = 2 * knobs.slice_max_ns;
 
-	if (tctx->llc == llc)
+	if (tctx->clock == id)
 		return;
-	to = llc_ctx_of(llc);
+	to = clock_by_id(id);
 	if (!to)
 		return;
-	if (tctx->llc == ABSENT) {
-		tctx->vruntime_vns = clock_now(tctx, cpu);
+	if (tctx->clock == ABSENT) {
+		tctx->vruntime_vns = to->now_vns;
 		tctx->deadline_vns = tctx->vruntime_vns;
-	} else if ((from = llc_ctx_of(tctx->llc))) {
-		u64 lag_free_vns = from->clock.now_vns;
-
-		tctx->vruntime_vns = carry_lag(tctx->vruntime_vns, lag_free_vns, to->clock.now_vns);
-		tctx->deadline_vns = carry_lag(tctx->deadline_vns, lag_free_vns, to->clock.now_vns);
+		tctx->clock = id;
+		return;
 	}
-	tctx->llc = llc;
+	from = clock_by_id(tctx->clock);
+	if (!from)
+		return;
+	apart_vns = to->now_vns - from->now_vns;
+	if (tctx->affinity != AFF_PART || tctx->clock < CPU_DSQ_BASE ||
+	    llc_of(tctx->clock - CPU_DSQ_BASE) != llc_of(cpu) || apart_vns > near_vns ||
+	    apart_vns < -near_vns) {
+		tctx->vruntime_vns = carry_lag(tctx->vruntime_vns, from->now_vns, to->now_vns);
+		tctx->deadline_vns = carry_lag(tctx->deadline_vns, from->now_vns, to->now_vns);
+	}
+	tctx->clock = id;
 }
 
 /* Charges what the task has run since it was charged last. */
@@ -118,30 +137,48 @@ static __always_inline void ask_again(struct task_ctx *tctx, u64 slice_ns)
 	ask(tctx, slice_ns);
 }
 
-/* The task became runnable, and somebody else has the CPU that it wants. */
+/*
+ * The task became runnable, and somebody else has the CPU that it wants. A new task
+ * pays its first slice in advance: its debts will die with it, and a chain of
+ * short-lived children would have the CPU to itself.
+ */
 static __always_inline void wake_contended(struct task_ctx *tctx, s32 cpu, u64 slice_ns)
 {
+	bool fresh = tctx->clock == ABSENT;
+
 	settle(tctx, cpu);
-	tctx->vruntime_vns = place_wakeup(tctx->vruntime_vns, clock_now(tctx, cpu),
-					  knobs.lag_max_ns, tctx->weight);
+	if (fresh)
+		tctx->vruntime_vns = charge(tctx->vruntime_vns, slice_ns, tctx->weight);
+	else
+		tctx->vruntime_vns = place_wakeup(tctx->vruntime_vns, clock_now(tctx, cpu),
+						  knobs.lag_max_ns, tctx->weight);
 	ask(tctx, slice_ns);
 }
 
-/* The task gets a CPU that nobody else wants. */
-static __always_inline void wake_uncontended(struct task_ctx *tctx, s32 cpu, u64 slice_ns)
+/* The task gets or has a CPU that nobody else wants: its clocks are one again. */
+static __always_inline void place_alone(struct task_ctx *tctx, s32 cpu, u64 now)
 {
 	struct llc_ctx *lctx = llc_ctx_of(llc_of(cpu));
+	struct cpu_ctx *cctx = cpu_ctx_of(cpu);
 
 	settle(tctx, cpu);
-	if (lctx)
-		tctx->vruntime_vns = place_uncontended(tctx->vruntime_vns, lctx->clock.now_vns,
-						       knobs.lag_max_ns, tctx->weight);
+	if (!lctx || !cctx)
+		return;
+	catch_up(&cctx->clock, lctx->clock.now_vns, lctx->clock.now_vns, now);
+	tctx->vruntime_vns = place_uncontended(tctx->vruntime_vns, lctx->clock.now_vns,
+					       knobs.lag_max_ns, tctx->weight);
+}
+
+static __always_inline void wake_uncontended(struct task_ctx *tctx, s32 cpu, u64 slice_ns, u64 now)
+{
+	place_alone(tctx, cpu, now);
 	ask(tctx, slice_ns);
 }
 
 static __always_inline void mark_runnable(struct task_ctx *tctx, u64 now)
 {
 	tctx->runnable_at = now;
+	tctx->queued_at = 0;
 	count(CNT_WAKEUPS);
 	if (task_stats)
 		tctx->wakeups++;

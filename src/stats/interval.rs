@@ -206,9 +206,13 @@ mod tests {
             (intf::counter_CNT_SWITCHES, 100),
             (intf::counter_CNT_STOPS, 50),
             (intf::counter_CNT_RUN_NS, 200_000_000),
-            (intf::counter_CNT_RT_NS, 50_000_000),
+            (intf::counter_CNT_IDLE_NS, 250_000_000),
         ] {
             after.cpus[0].stats.counters[counter as usize] = value;
+        }
+        after.cpus[1].stats.counters[intf::counter_CNT_IDLE_NS as usize] = 500_000_000;
+        for cpu in &mut after.cpus {
+            cpu.state.snapshot_at = 500_000_000;
         }
         after.cpus[1].stats.wakeup_hist[2] = 3;
         after.nr_queued = 4;
@@ -241,7 +245,7 @@ mod tests {
     fn values_that_go_back_or_beyond_are_bounded() {
         let start = Instant::now();
         let mut cpus = vec![made::cpu(0)];
-        cpus[0].stats.counters[intf::counter_CNT_RUN_NS as usize] = u64::MAX / 2;
+        cpus[0].state.snapshot_at = u64::MAX / 2;
         let more = made::sample(start, 0, cpus);
         let less = made::sample(start, 1000, vec![made::cpu(0)]);
         assert_eq!(Interval::between(&more, &less, vec![]).total.activity.busy_percent, 0.0);

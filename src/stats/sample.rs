@@ -35,15 +35,16 @@ pub struct CpuSample {
 }
 
 impl CpuSample {
-    /// Time taken by tasks, ours and those of higher classes, in nanoseconds. The kernel's half
-    /// charges a run when it ends, so one that is under way at the snapshot is added.
+    /// The instant of the snapshot less all time without a task, in nanoseconds: what it grows by
+    /// is the time taken by tasks of any class. An idle spell under way at the snapshot counts.
     pub fn busy_ns(&self) -> u64 {
         let now = self.state.snapshot_at;
-        let running = (self.state.running_pid != 0).then_some(self.state.running_at);
-        let released = (self.state.released_at != 0).then_some(self.state.released_at);
-        let under_way: u64 =
-            [running, released].into_iter().flatten().map(|since| now.saturating_sub(since)).sum();
-        self.count(intf::counter_CNT_RUN_NS) + self.count(intf::counter_CNT_RT_NS) + under_way
+        let idle_since = match (self.state.running_pid, self.state.idle_at) {
+            (0, since) if since != 0 => since,
+            _ => now,
+        };
+        let idle = self.count(intf::counter_CNT_IDLE_NS) + now.saturating_sub(idle_since);
+        now.saturating_sub(idle)
     }
 
     /// The value of a counter.
@@ -115,21 +116,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn busy_time_has_the_run_under_way() {
+    fn busy_time_is_what_was_not_idle() {
         let mut cpu = made::cpu(0);
-        cpu.stats.counters[intf::counter_CNT_RUN_NS as usize] = 100;
-        cpu.stats.counters[intf::counter_CNT_RT_NS as usize] = 10;
+        cpu.stats.counters[intf::counter_CNT_IDLE_NS as usize] = 100;
         cpu.state.snapshot_at = 5_000;
-        cpu.state.running_at = 4_000;
-        assert_eq!(cpu.busy_ns(), 110);
+        assert_eq!(cpu.busy_ns(), 4_900);
+        // Idle at the snapshot, for a while.
+        cpu.state.idle_at = 4_000;
+        assert_eq!(cpu.busy_ns(), 3_900);
+        // A task runs: whatever `idle_at` says is about to be cleared.
         cpu.state.running_pid = 7;
-        assert_eq!(cpu.busy_ns(), 1_110);
-        cpu.state.released_at = 4_900;
-        assert_eq!(cpu.busy_ns(), 1_210);
-        // Started after the snapshot.
-        cpu.state.running_at = 6_000;
-        cpu.state.released_at = 0;
-        assert_eq!(cpu.busy_ns(), 110);
+        assert_eq!(cpu.busy_ns(), 4_900);
+        // Went idle after the snapshot.
+        cpu.state.running_pid = 0;
+        cpu.state.idle_at = 6_000;
+        assert_eq!(cpu.busy_ns(), 4_900);
     }
 
     #[test]

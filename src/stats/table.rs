@@ -193,6 +193,10 @@ mod tests {
         ] {
             after.cpus[1].stats.counters[counter as usize] = value;
         }
+        for (cpu, idle_ns) in after.cpus.iter_mut().zip([1_000_000_000, 654_400_000]) {
+            cpu.state.snapshot_at = 1_000_000_000;
+            cpu.stats.counters[intf::counter_CNT_IDLE_NS as usize] = idle_ns;
+        }
         after.cpus[1].stats.wakeup_hist[9] = 60;
         after.nr_queued = 3;
         let now = vec![tasks::made::task(42, 250_000_000, 10, b"evil\x1b[31m")];
