@@ -44,7 +44,7 @@ impl Dice {
 
 fn affinity_storm(vm: &mut Vm) -> Result<()> {
     const HOGS: usize = 8;
-    const ROUNDS: usize = 60;
+    const ROUNDS: usize = 40;
     let mut scheduler = vm.scheduler(&[])?;
     let hogs: Vec<Hog> = (0..HOGS).map(|_| hog().start()).collect::<Result<_>>()?;
     // Short sleeps, so that masks change also while a task is asleep or waking.
