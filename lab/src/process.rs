@@ -242,13 +242,14 @@ impl HogPlan {
 /// Gives this process its CPUs, policy and nice level.
 fn apply(cpus: &[usize], nice: i32, policy: i32, priority: i32) -> Result<()> {
     let this = Pid::from_raw(0);
-    if !cpus.is_empty() {
-        set_affinity(this, cpus)?;
-    }
     set_policy_numbers(this, policy, priority)?;
     // SAFETY: plain numbers go in, nothing is dereferenced.
     let done = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice) };
     Errno::result(done).with_context(|| format!("setting nice {nice}"))?;
+    // Last, so that a real-time hog arrives on its CPU as one.
+    if !cpus.is_empty() {
+        set_affinity(this, cpus)?;
+    }
     Ok(())
 }
 
