@@ -83,42 +83,52 @@ static __always_inline bool steal(u64 dsq)
 /*
  * Looks through queue `from` for the task that has waited longest, and if that is
  * too long puts it in front of everything, in queue `to` (a task cannot be moved
- * within one). Both are served by this CPU.
+ * within one). Both are served by this CPU. bpf_for counts the steps, and the
+ * function has linkage, so that the verifier need not follow every count.
  */
-static __always_inline bool rescue(u64 from, u64 to, s32 cpu, u64 first_vns, u64 now)
+__attribute__((noinline)) int rescue(u64 from, u64 to, s32 cpu, u64 first_vns, u64 now)
 {
 	u64 longest_ns = WAIT_MAX_NS;
+	struct bpf_iter_scx_dsq it;
 	struct task_struct *p;
 	struct task_ctx *tctx;
-	bool moved = false;
-	s32 pid = 0, seen = 0;
+	int moved = 0, i;
+	s32 pid = 0;
 
-	bpf_for_each(scx_dsq, p, from, 0) {
-		if (++seen > RESCUE_MAX)
-			break;
-		if (!bpf_cpumask_test_cpu(cpu, p->cpus_ptr))
-			continue;
-		tctx = task_ctx_of(p);
-		if (tctx && tctx->queued_at && (s64)(now - tctx->queued_at) > (s64)longest_ns) {
-			longest_ns = now - tctx->queued_at;
-			pid = p->pid;
+	if (!bpf_iter_scx_dsq_new(&it, from, 0)) {
+		bpf_for(i, 0, RESCUE_MAX) {
+			p = bpf_iter_scx_dsq_next(&it);
+			if (!p)
+				break;
+			tctx = task_ctx_of(p);
+			if (!tctx || !tctx->queued_at || !bpf_cpumask_test_cpu(cpu, p->cpus_ptr))
+				continue;
+			if ((s64)(now - tctx->queued_at) > (s64)longest_ns) {
+				longest_ns = now - tctx->queued_at;
+				pid = p->pid;
+			}
 		}
 	}
+	bpf_iter_scx_dsq_destroy(&it);
 	if (!pid)
-		return false;
-	seen = 0;
-	bpf_for_each(scx_dsq, p, from, 0) {
-		if (++seen > RESCUE_MAX)
+		return 0;
+
+	if (!bpf_iter_scx_dsq_new(&it, from, 0)) {
+		bpf_for(i, 0, RESCUE_MAX) {
+			p = bpf_iter_scx_dsq_next(&it);
+			if (!p)
+				break;
+			if (p->pid != pid)
+				continue;
+			tctx = task_ctx_of(p);
+			if (tctx)
+				tctx->rescued = true;
+			scx_bpf_dsq_move_set_vtime(&it, first_vns);
+			moved = scx_bpf_dsq_move_vtime(&it, p, to, 0);
 			break;
-		if (p->pid != pid)
-			continue;
-		tctx = task_ctx_of(p);
-		if (tctx)
-			tctx->rescued = true;
-		scx_bpf_dsq_move_set_vtime(BPF_FOR_EACH_ITER, first_vns);
-		moved = scx_bpf_dsq_move_vtime(BPF_FOR_EACH_ITER, p, to, 0);
-		break;
+		}
 	}
+	bpf_iter_scx_dsq_destroy(&it);
 	if (moved)
 		count(CNT_RESCUES);
 	return moved;

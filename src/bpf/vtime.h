@@ -67,28 +67,29 @@ static __always_inline void catch_up(struct vclock *c, u64 vruntime_vns, u64 llc
  * Puts the vruntime by the clock that is the task's on `cpu`; lag is kept. Tasks
  * that share a part of an LLC wait in one queue, and their CPUs' clocks differ by
  * less than place_requeue() allows for: those few milliseconds are not carried, or
- * they would add up to a random walk of everybody's share.
+ * they would add up to a random walk of everybody's share. With linkage, so that
+ * the verifier walks it once.
  */
-static __always_inline void settle(struct task_ctx *tctx, s32 cpu)
+__attribute__((noinline)) int settle(struct task_ctx *tctx __arg_nonnull, s32 cpu)
 {
 	u32 id = clock_id_of(tctx, cpu);
 	struct vclock *from, *to;
 	s64 apart_vns, near_vns = 2 * knobs.slice_max_ns;
 
 	if (tctx->clock == id)
-		return;
+		return 0;
 	to = clock_by_id(id);
 	if (!to)
-		return;
+		return 0;
 	if (tctx->clock == ABSENT) {
 		tctx->vruntime_vns = to->now_vns;
 		tctx->deadline_vns = tctx->vruntime_vns;
 		tctx->clock = id;
-		return;
+		return 0;
 	}
 	from = clock_by_id(tctx->clock);
 	if (!from)
-		return;
+		return 0;
 	apart_vns = to->now_vns - from->now_vns;
 	if (tctx->affinity != AFF_PART || tctx->clock < CPU_DSQ_BASE ||
 	    llc_of(tctx->clock - CPU_DSQ_BASE) != llc_of(cpu) || apart_vns > near_vns ||
@@ -97,6 +98,7 @@ static __always_inline void settle(struct task_ctx *tctx, s32 cpu)
 		tctx->deadline_vns = carry_lag(tctx->deadline_vns, from->now_vns, to->now_vns);
 	}
 	tctx->clock = id;
+	return 0;
 }
 
 /* Charges what the task has run since it was charged last. */
