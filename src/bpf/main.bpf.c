@@ -389,7 +389,9 @@ void BPF_STRUCT_OPS(sched_update_idle, s32 cpu, bool idle)
 		cctx->idle_at = 0;
 		return;
 	}
-	cctx->idle_at = now;
+	/* Some kernels tell of it again when an idle CPU finds nothing to do. */
+	if (!cctx->idle_at)
+		cctx->idle_at = now;
 	if ((s64)(now - lctx->queued_at) < (s64)QUEUEING_NS ||
 	    scx_bpf_dsq_nr_queued(llc_of(cpu)) > 0 || scx_bpf_dsq_nr_queued(cpu_dsq(cpu)) > 0)
 		kick_idle(cpu);

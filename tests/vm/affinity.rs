@@ -94,7 +94,7 @@ fn pinned_tasks_run(vm: &mut Vm) -> Result<()> {
 
 /// Longer than the kernel's watchdog allows a runnable task to wait.
 fn fifo_hog_ejects_nothing(vm: &mut Vm) -> Result<()> {
-    const WINDOW: Duration = Duration::from_secs(17);
+    const WINDOW: Duration = Duration::from_secs(22);
     let mut scheduler = vm.scheduler(&[])?;
     let movable: Vec<Hog> = (0..6).map(|_| hog().start()).collect::<Result<_>>()?;
     let _fifo = hog().on(&[1]).policy(Policy::Fifo).start()?;
