@@ -157,17 +157,14 @@ static __always_inline void count_on(s32 cpu, enum counter counter)
 }
 
 /*
- * Is the task bound to the CPU that it is on, for the moment? BPF's own entry
- * code may have counted up migration_disabled once, for the current task only.
- * Kernels that never count (6.18 without PREEMPT_RCU) do not hand
- * migration-disabled tasks to ops.enqueue either, so the guess that spares the
- * current task costs nothing there.
+ * Is the task bound to the CPU that it is on, for the moment? BPF's own entry code
+ * counts migration_disabled up for the current task, twice where enqueue is
+ * called from within cpu_release. So the current task passes for movable: it only
+ * goes into a queue then, and the kernel lets no other CPU take it if it is not.
  */
 static __always_inline bool migration_disabled(const struct task_struct *p)
 {
-	u32 depth = p->migration_disabled;
-
-	return depth > 1 || (depth == 1 && bpf_get_current_task_btf() != p);
+	return p->migration_disabled && bpf_get_current_task_btf() != p;
 }
 
 static __always_inline bool is_bound(const struct task_struct *p)
