@@ -225,6 +225,9 @@ fn open<'obj>(
     let ops = skel.struct_ops.scheduler_ops_mut();
     // ops.hotplug_seq stays 0, "do not check": we follow hotplug.
     ops.exit_dump_len = settings.exit_dump_len;
+    // Where the kernel can, it would keep these tasks on their CPU by itself, and takes for one
+    // whomever a real-time task displaces, whose count BPF's own entry code has raised.
+    ops.flags |= enums.value("SCX_OPS_ENQ_MIGRATION_DISABLED");
     if settings.partial {
         ops.flags |= enums.value("SCX_OPS_SWITCH_PARTIAL");
     }
