@@ -47,7 +47,7 @@ pub struct Case {
     body: fn(&mut Vm) -> Result<()>,
     scope: Scope,
     mode: Mode,
-    topology: Topology,
+    topology: Topology<'static>,
     limit: Duration,
 }
 
@@ -77,7 +77,7 @@ impl Case {
     }
 
     /// Runs on these processors.
-    pub const fn on(mut self, topology: Topology) -> Self {
+    pub const fn on(mut self, topology: Topology<'static>) -> Self {
         self.topology = topology;
         self
     }
@@ -136,7 +136,7 @@ struct Outcome {
 /// translate code can see the byte before the store and file their translation after the store has thrown
 /// old ones away: that `int3` is met for ever. Attaching a scheduler switches about a dozen branches in code
 /// that runs all the time. Such a guest is repeated. Guests in deterministic mode have one thread.
-const EMULATOR_FAULT: &str = "Oops: int3";
+pub(crate) const EMULATOR_FAULT: &str = "Oops: int3";
 
 /// Guests of a boot that may be repeated for [`EMULATOR_FAULT`].
 const REPEATS_MAX: usize = 3;
@@ -476,7 +476,7 @@ fn end_all_processes() {
 struct Boot<'a> {
     kernel: Kernel,
     mode: Mode,
-    topology: Topology,
+    topology: Topology<'static>,
     cases: Vec<&'a Case>,
 }
 
