@@ -88,14 +88,16 @@ fn shell(line: &str) -> Command {
 
 /// Runs to its end, in silence on this side: process 1 waits in the kernel and wakes for output only.
 fn probe(line: &str) -> Result<Output> {
+    const SAID_MAX: usize = 400;
     let begin = Instant::now();
     let out = shell(line).output().with_context(|| format!("starting `{line}`"))?;
     let seconds = begin.elapsed().as_secs_f64();
     let stdout = String::from_utf8_lossy(&out.stdout);
     let stderr = String::from_utf8_lossy(&out.stderr);
     if !out.status.success() {
-        let last = stderr.lines().chain(stdout.lines()).last().unwrap_or("nothing").to_owned();
-        bail!("`{line}` ended with {}: {last}", code(out.status));
+        let said = if stderr.trim().is_empty() { &stdout } else { &stderr };
+        let said: String = said.trim().chars().take(SAID_MAX).collect();
+        bail!("`{line}` ended with {}: {said}", code(out.status));
     }
     // Some tools report on standard error.
     let text = format!("{stdout}{stderr}");

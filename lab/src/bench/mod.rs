@@ -97,7 +97,8 @@ enum ModeArg {
 impl Common {
     fn runner(&self, root: &Path, mode: Mode, samples: u64) -> Result<Runner> {
         let kernel = Kernel::from_env()?.map_or_else(|| Kernel::find(&self.kernel, root), Ok)?;
-        let mut runner = Runner::new(kernel, mode, root.join(CACHE))?;
+        let guest = env::current_exe().context("finding this program")?.with_file_name("lab-guest");
+        let mut runner = Runner::new(kernel, mode, &guest, root.join(CACHE))?;
         (runner.samples, runner.jobs) = (samples, self.jobs.into());
         Ok(runner)
     }

@@ -13,12 +13,12 @@ use crate::{
     qemu::{self, Event, Guest, Mode, Topology},
     suite::EMULATOR_FAULT,
 };
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::{
     collections::VecDeque,
-    env, fs,
+    fs,
     io::{self, Write},
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
@@ -79,8 +79,8 @@ impl Cell<'_> {
 }
 
 impl Runner {
-    /// Looks for QEMU and the guest's program, and takes the kernel's measure.
-    pub fn new(kernel: Kernel, mode: Mode, cache: PathBuf) -> Result<Self> {
+    /// Looks for QEMU and takes the kernel's hash. `guest` is the program `lab-guest`.
+    pub fn new(kernel: Kernel, mode: Mode, guest: &Path, cache: PathBuf) -> Result<Self> {
         const OLDEST: u32 = 10;
         let qemu = qemu::version()?;
         let major = qemu.split('.').next().and_then(|word| word.parse().ok());
@@ -88,11 +88,11 @@ impl Runner {
             mode == Mode::Parallel || major >= Some(OLDEST),
             "deterministic guests need QEMU {OLDEST} or later, this is {qemu}: run scripts/setup.sh"
         );
-        let guest = env::current_exe().context("finding this program")?.with_file_name("lab-guest");
         ensure!(guest.is_file(), "{} is missing: build the whole lab crate", guest.display());
         let image = fs::read(&kernel.image)
             .with_context(|| format!("reading {}", kernel.image.display()))?;
         let kernel_hash = hex(&Sha256::digest(image));
+        let guest = guest.to_owned();
         Ok(Self { kernel, mode, samples: 1, jobs: 1, qemu, kernel_hash, guest, cache })
     }
 
@@ -185,6 +185,11 @@ impl Runner {
         Ok(initramfs)
     }
 
+    /// What the kernel's command line says of a sample.
+    pub fn append(sample: u64) -> String {
+        format!("{SAMPLE}={sample}")
+    }
+
     /// A sample: the kept one, or a guest's.
     fn sample(
         &self,
@@ -195,7 +200,7 @@ impl Runner {
         progress: &Progress,
         title: &str,
     ) -> Result<Sample> {
-        let append = format!("{SAMPLE}={number}");
+        let append = Self::append(number);
         let guest = Guest {
             kernel: &self.kernel,
             topology: Topology { smp: cell.cpus, nodes: &[] },
@@ -218,7 +223,7 @@ impl Runner {
         let record = self
             .boot(&guest, initramfs, cell.scenario, &folder, |part| progress.running(title, part));
         progress.ended(title);
-        let record = record.with_context(|| format!("see {}", folder.display()))?;
+        let record = record.map_err(|error| anyhow!("{error:#}; see {}", folder.display()))?;
         let sample = Sample { record, host_s: begin.elapsed().as_secs_f64() };
         progress.line(&format!("ok    {title}, {:.0} s", sample.host_s));
         store(&kept, &serde_json::to_vec(&sample)?)?;
