@@ -83,6 +83,7 @@ gate: build
 	@scripts/setup.sh bench
 	@scripts/kernels.sh 7.3
 	@$(CARGO) build --quiet --release -p lab
+	VM=1 $(CARGO) test --quiet --release -p lab --test repeat
 	@$(TARGET)/release/lab gate --scheduler $(TARGET)/release/scheduler
 
 kernel-6.12:

@@ -34,6 +34,7 @@ use std::{
 /// Below the root of the repository.
 const SCENARIOS: &str = "lab/scenarios";
 const GATE: &str = "lab/gate.toml";
+const RESULTS: &str = "lab/results";
 const BASELINE: &str = "lab/results/baseline.json";
 const PEERS: &str = "lab/peers.toml";
 const CACHE: &str = ".cache/bench";
@@ -70,7 +71,7 @@ pub struct BenchArgs {
     #[arg(long, value_name = "ARGS", default_value = "", allow_hyphen_values = true)]
     args: String,
     /// Where the report goes; results that are there already are kept where they can be compared
-    #[arg(long, value_name = "FOLDER", default_value = "lab/results")]
+    #[arg(long, value_name = "FOLDER", default_value = RESULTS)]
     out: PathBuf,
     #[command(flatten)]
     common: Common,
@@ -181,6 +182,13 @@ fn write_report(root: &Path, folder: &Path, entries: Vec<Entry>) -> Result<()> {
     let charts = chart::draw_all(&results, folder).context("drawing the charts")?;
     let report = folder.join("README.md");
     runner::store(&report, report::markdown(&results, &scenarios, &charts).as_bytes())?;
+    let readme = root.join("README.md");
+    if folder == Path::new(RESULTS) || folder == root.join(RESULTS) {
+        let text = fs::read_to_string(&readme).context("reading README.md")?;
+        let text =
+            report::replace_block(&text, report::README_BLOCK, &report::for_readme(&results));
+        runner::store(&readme, text.context("README.md has no block of results")?.as_bytes())?;
+    }
     println!("\n{}", report::plain(&new));
     println!("bench: {}", report.display());
     Ok(())
