@@ -51,9 +51,14 @@ pub fn markdown(results: &Results, scenarios: &[Scenario], charts: &[String]) ->
 
 /// The name that the charts of a table begin with.
 pub fn chart_prefix(entry: &Entry) -> String {
-    let cpus = entry.cpus.replace([',', '='], "-");
     let mode = if entry.setting.mode == "parallel" { "-parallel" } else { "" };
-    format!("{}-{cpus}cpus{mode}-", entry.scenario)
+    format!("{}-{}cpus{mode}-", entry.scenario, slug(&entry.cpus))
+}
+
+/// A name that needs no quoting anywhere.
+pub fn slug(text: &str) -> String {
+    let words = text.split(|letter: char| !letter.is_ascii_alphanumeric());
+    words.filter(|word| !word.is_empty()).collect::<Vec<_>>().join("-")
 }
 
 fn is_of(chart: &str, entry: &Entry) -> bool {
@@ -296,6 +301,11 @@ mod tests {
         assert_eq!(ratio(Better::Less, 1.0, 4.0), Some(0.25));
         assert_eq!(ratio(Better::More, 4.0, 1.0), Some(0.25));
         assert_eq!(ratio(Better::More, 0.0, 1.0), None);
+    }
+
+    #[test]
+    fn slugs() {
+        assert_eq!(slug("90 % load: p99.9"), "90-load-p99-9");
     }
 
     #[test]
