@@ -40,9 +40,9 @@ mod tests {
 
     #[test]
     fn there_and_back() {
-        let topo = cpu_topo { llc: 1, node: 2, core: 3, present: 1 };
+        let topo = cpu_topo { llc: 1, node: 2, sibling: 3, present: 1 };
         let back: cpu_topo = value(bytes(&topo)).expect("enough bytes");
-        assert_eq!((back.llc, back.node, back.core, back.present), (1, 2, 3, 1));
+        assert_eq!((back.llc, back.node, back.sibling, back.present), (1, 2, 3, 1));
         assert!(value::<cpu_topo>(&[0; 15]).is_none());
     }
 }

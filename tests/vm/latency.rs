@@ -1,5 +1,6 @@
 //! A waking task runs soon: on an idle CPU if there is one, before the hogs if there is none.
 
+use crate::truth::{intervals, sums};
 use anyhow::{Context, Result, ensure};
 use lab::{
     Case, Vm,
@@ -96,29 +97,52 @@ fn idle_cpus_are_used(vm: &mut Vm) -> Result<()> {
     Ok(())
 }
 
-/// Two tasks on two cores of two threads keep to a core each: whenever one wakes, it goes where nobody is.
-fn cores_before_threads(vm: &mut Vm) -> Result<()> {
-    let siblings = "/sys/devices/system/cpu/cpu0/topology/thread_siblings_list";
-    let siblings = fs::read_to_string(siblings)?;
-    ensure!(siblings.trim() != "0", "the guest's cores have one thread");
-    vm.say(format!("siblings of CPU 0: {}", siblings.trim()));
-    let scheduler = vm.scheduler(&[])?;
-    let hogs: Vec<Hog> =
-        (0..2).map(|_| hog().sleeping(60_000, 5000).start()).collect::<Result<_>>()?;
-    thread::sleep(Duration::from_secs(1));
-    let core = |hog: &Hog| -> Result<String> {
-        let cpu = hog.last_cpu()?;
-        Ok(fs::read_to_string(format!("/sys/devices/system/cpu/cpu{cpu}/topology/core_id"))?)
-    };
+/// The threads of the core of CPU 0.
+fn first_core() -> Result<Vec<usize>> {
+    let siblings =
+        fs::read_to_string("/sys/devices/system/cpu/cpu0/topology/thread_siblings_list")?;
+    let siblings: Vec<usize> =
+        siblings.trim().split([',', '-']).map(str::parse).collect::<Result<_, _>>()?;
+    ensure!(siblings.len() == 2, "the guest's cores have {} threads", siblings.len());
+    Ok(siblings)
+}
+
+/// In how many of the samples of two seconds the two were on different cores, in percent.
+fn apart_percent(hogs: &[Hog], core: &[usize]) -> Result<f64> {
+    let on_first = |hog: &Hog| -> Result<bool> { Ok(core.contains(&hog.last_cpu()?)) };
     let (mut apart, mut samples) = (0, 0);
     let begin = Instant::now();
     while begin.elapsed() < Duration::from_secs(2) {
         samples += 1;
-        apart += u32::from(core(&hogs[0])? != core(&hogs[1])?);
+        apart += u32::from(on_first(&hogs[0])? != on_first(&hogs[1])?);
         thread::sleep(Duration::from_millis(10));
     }
-    vm.say(format!("on different cores in {apart} of {samples} samples"));
-    ensure!(f64::from(apart) >= 0.95 * f64::from(samples), "{apart} of {samples} samples");
+    Ok(100.0 * f64::from(apart) / f64::from(samples))
+}
+
+/// Two tasks on two cores of two threads keep to a core each. One that wakes goes where nobody is; those that never
+/// wake are moved while they run.
+fn cores_before_threads(vm: &mut Vm) -> Result<()> {
+    let core = first_core()?;
+    let mut scheduler = vm.scheduler(&["--json", "--interval", "0.5"])?;
+    let sleepers: Vec<Hog> =
+        (0..2).map(|_| hog().sleeping(60_000, 5000).start()).collect::<Result<_>>()?;
+    thread::sleep(Duration::from_secs(1));
+    let waking = apart_percent(&sleepers, &core)?;
+    drop(sleepers);
+
+    let hogs: Vec<Hog> = core.iter().map(|&cpu| hog().on(&[cpu]).start()).collect::<Result<_>>()?;
+    for hog in &hogs {
+        lab::process::set_affinity(hog.pid(), &[0, 1, 2, 3])?;
+    }
+    thread::sleep(Duration::from_secs(1));
+    let running = apart_percent(&hogs, &core)?;
+    let spreads = sums(&intervals(&mut scheduler)?)?.get("spreads").copied().unwrap_or(0);
     scheduler.finish()?;
+    vm.say(format!("on different cores: waking ones {waking:.0} %, running ones {running:.0} %"));
+    vm.say(format!("moved while they ran: {spreads}"));
+    ensure!(spreads > 0, "no running task was moved to the idle core");
+    ensure!(waking >= 95.0, "waking tasks: {waking:.0} % of the samples");
+    ensure!(running >= 95.0, "running tasks: {running:.0} % of the samples");
     Ok(())
 }
