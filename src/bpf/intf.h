@@ -186,4 +186,16 @@ struct task_sample {
 	char comm[TASK_COMM_CHARS];
 };
 
+/* Whose waits the observer of `scheduler compare` counts, each by itself. */
+enum waiters {
+	WAITERS_COMMAND, /* what the compared command runs */
+	WAITERS_OTHERS,  /* everybody else */
+	NR_WAITERS,
+};
+
+/* Waits for a CPU, of one kind of waiters on one CPU, cumulative. */
+struct waits {
+	u64 hist[HIST_SLOTS]; /* by hist_slot() */
+};
+
 #endif /* SCHEDULER_INTF_H */
