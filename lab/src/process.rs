@@ -134,6 +134,8 @@ pub enum Policy {
     Idle,
     /// `SCHED_FIFO` at priority 10.
     Fifo,
+    /// `SCHED_FIFO` at priority 20, before [`Policy::Fifo`].
+    FifoFirst,
     /// `SCHED_EXT`.
     Ext,
 }
@@ -147,6 +149,7 @@ impl Policy {
             Self::Batch => (libc::SCHED_BATCH, 0),
             Self::Idle => (libc::SCHED_IDLE, 0),
             Self::Fifo => (libc::SCHED_FIFO, 10),
+            Self::FifoFirst => (libc::SCHED_FIFO, 20),
             Self::Ext => (SCHED_EXT, 0),
         }
     }
