@@ -3,11 +3,11 @@
 use anyhow::{Context, Result, ensure};
 use lab::{
     Case, Vm,
-    process::{Policy, Running, hog, set_policy},
+    process::{First, Policy, Running, hog, set_policy},
     qemu::Topology,
     vm::{SCHEDULER, Scheduler, sched_ext},
 };
-use nix::{sys::signal::Signal, unistd::Pid};
+use nix::sys::signal::Signal;
 use std::{
     fs,
     io::ErrorKind,
@@ -181,6 +181,7 @@ fn tells_the_service_manager(vm: &mut Vm) -> Result<()> {
 struct RealTimeOnly {
     /// Files and what they held.
     held: Vec<(PathBuf, String)>,
+    _first: First,
 }
 
 impl RealTimeOnly {
@@ -195,13 +196,12 @@ impl RealTimeOnly {
                 files.push((cpu?.path().join("runtime"), "0"));
             }
         }
-        let mut this = Self { held: Vec::new() };
+        let mut this = Self { held: Vec::new(), _first: First::begin()? };
         for (file, value) in files {
             let held = fs::read_to_string(&file)?;
             fs::write(&file, value).with_context(|| format!("writing {}", file.display()))?;
             this.held.push((file, held));
         }
-        set_policy(Pid::from_raw(0), Policy::FifoFirst)?;
         Ok(this)
     }
 }
@@ -209,7 +209,6 @@ impl RealTimeOnly {
 impl Drop for RealTimeOnly {
     fn drop(&mut self) {
         // The cases after this one would tell.
-        set_policy(Pid::from_raw(0), Policy::Other).ok();
         for (file, held) in &self.held {
             fs::write(file, held.trim()).ok();
         }

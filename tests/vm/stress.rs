@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use lab::{
     Case, Vm,
-    process::{Hog, Policy, hog, set_affinity},
+    process::{First, Hog, Policy, hog, set_affinity},
     qemu::Topology,
     vm::{Scheduler, wait_for},
 };
@@ -120,6 +120,7 @@ fn hotplug_of_all_a_task_has(vm: &mut Vm) -> Result<()> {
 fn least_weights_go_on(vm: &mut Vm) -> Result<()> {
     const LIMIT: Duration = Duration::from_secs(12);
     let mut scheduler = vm.scheduler(&[])?;
+    let _first = First::begin()?;
     let least = [
         hog().policy(Policy::Idle).start()?,
         hog().on(&[1]).policy(Policy::Idle).start()?,
