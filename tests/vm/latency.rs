@@ -23,6 +23,9 @@ pub const CASES: &[Case] = &[
     Case::new(5, "idle_cpus_are_used_threads", idle_cpus_are_used)
         .deterministic()
         .on(Topology::THREADS),
+    Case::new(5, "freed_tasks_run_at_once", freed_tasks_run_at_once)
+        .deterministic()
+        .on(Topology::TWO),
     Case::new(5, "stays_with_its_cache", stays_with_its_cache)
         .deterministic()
         .on(Topology::TWO_SOCKETS),
@@ -124,6 +127,32 @@ fn stays_with_its_cache(vm: &mut Vm) -> Result<()> {
     scheduler.finish()?;
     vm.say(format!("{ROUNDS} times its CPU was taken: {moved} times it went next door, {strayed} to the other socket"));
     ensure!(moved >= ROUNDS * 7 / 10, "{moved} times next door, {strayed} to the other socket");
+    Ok(())
+}
+
+/// A task behind a hog that may suddenly run elsewhere does so, and not at the next tick of 4 ms: an idle CPU is
+/// told of whoever is queued.
+fn freed_tasks_run_at_once(vm: &mut Vm) -> Result<()> {
+    const ROUNDS: u32 = 25;
+    const PAUSE: Duration = Duration::from_millis(20);
+    const LOST_MAX: Duration = Duration::from_millis(1);
+    let scheduler = vm.scheduler(&[])?;
+    let both = [hog().on(&[0]).start()?, hog().on(&[0]).start()?];
+    let used = || Ok::<_, anyhow::Error>(both[0].cpu_time()? + both[1].cpu_time()?);
+    let mut lost = Duration::ZERO;
+    for _ in 0..ROUNDS {
+        set_affinity(both[1].pid(), &[0])?;
+        thread::sleep(PAUSE);
+        let (begin, before) = (Instant::now(), used()?);
+        set_affinity(both[1].pid(), &[0, 1])?;
+        thread::sleep(PAUSE);
+        // Two CPUs were theirs, but for what this process took.
+        lost += (2 * begin.elapsed()).saturating_sub(used()? - before);
+    }
+    scheduler.finish()?;
+    let mean = lost / ROUNDS;
+    vm.say(format!("CPU time lost when a task is freed: {mean:.1?}"));
+    ensure!(mean < LOST_MAX, "{mean:?} lost when a task may go to an idle CPU");
     Ok(())
 }
 

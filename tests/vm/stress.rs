@@ -130,10 +130,8 @@ fn least_weights_go_on(vm: &mut Vm) -> Result<()> {
         hog().nice(19).start()?,
     ];
     let _heavy: Vec<Hog> = (0..12).map(|_| hog().nice(-20).start()).collect::<Result<_>>()?;
-    for _ in 0..2 {
-        let longest = all_go_on(&least, LIMIT)?;
-        vm.say(format!("longest wait for a run: {longest:.1?}"));
-    }
+    let longest = all_go_on(&least, LIMIT)?;
+    vm.say(format!("longest wait for a run: {longest:.1?}"));
     scheduler.check_alive()?;
     scheduler.finish()?;
     Ok(())
