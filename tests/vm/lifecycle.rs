@@ -75,7 +75,10 @@ fn twenty_rounds_leave_nothing(vm: &mut Vm) -> Result<()> {
 
 fn kill_nine(vm: &mut Vm) -> Result<()> {
     let hogs: Vec<_> = (0..4).map(|_| hog().nice(10).start()).collect::<Result<_>>()?;
-    let end = vm.scheduler(&[])?.stop(Signal::SIGKILL)?;
+    let scheduler = vm.scheduler(&[])?;
+    // Whatever it does after the attach is done.
+    thread::sleep(SHORT);
+    let end = scheduler.stop(Signal::SIGKILL)?;
     ensure!(end.code == 128 + 9, "{end:?}");
     let took = vm.wait_for_state("disabled", Duration::from_secs(5))?;
     vm.say(format!("the default took over {took:.2?} after the end of the process"));
