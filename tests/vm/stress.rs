@@ -99,8 +99,8 @@ fn hotplug_of_all_a_task_has(vm: &mut Vm) -> Result<()> {
         Ok::<_, anyhow::Error>(waited)
     };
     for round in 0..ROUNDS {
-        let _crowd = vm.start(&["stress-ng", "--cpu", "120", "--taskset", "2,3"])?;
-        thread::sleep(Duration::from_secs(2));
+        let _crowd = vm.start(&["stress-ng", "--cpu", "60", "--taskset", "2,3"])?;
+        thread::sleep(Duration::from_secs(1));
         let order = if round % 2 == 0 { [2, 3] } else { [3, 2] };
         for (cpu, online) in [(order[0], "0"), (order[1], "0"), (order[0], "1"), (order[1], "1")] {
             let step = || format!("round {round}: CPU {cpu} to {online}");
