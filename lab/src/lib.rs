@@ -5,6 +5,7 @@
 //! that guest ([`init`]) it runs its cases ([`suite`]), which are plain functions over a [`vm::Vm`], and
 //! writes one JSON line a case to the second serial port.
 
+mod boot;
 pub mod demo;
 pub mod init;
 pub mod initramfs;

@@ -223,8 +223,7 @@ void BPF_STRUCT_OPS(sched_dispatch, s32 cpu, struct task_struct *prev)
 	}
 
 	/* The running task goes on unless something that is due earlier waits. */
-	if (prev && (prev->scx.flags & SCX_TASK_QUEUED) &&
-	    bpf_cpumask_test_cpu(cpu, prev->cpus_ptr))
+	if (prev && (prev->scx.flags & SCX_TASK_QUEUED) && may_run(prev, cpu))
 		tctx = task_ctx_of(prev);
 	if (nr_cpu > 0 && (nr_llc > 0 || tctx))
 		cpu_head = head_of(cpu_dsq(cpu), cpu);
