@@ -11,7 +11,17 @@ TARGET = $(or $(CARGO_TARGET_DIR),target)
 CASE ?=
 KERNELS ?=
 
-.PHONY: run test test-all check unit vm-all build install uninstall kernel-6.12 kernels lint format vm clean
+# For `make bench`: words of lab/scenarios (default: all), peers too or some of them, samples, parallel CPUs, the scheduler's
+# arguments, another folder for the report.
+SCENARIO ?=
+PEERS ?=
+SAMPLES ?= 5
+MODE ?= deterministic
+JOBS ?= 2
+ARGS ?=
+OUT ?= lab/results
+
+.PHONY: run bench gate test test-all check unit vm-all build install uninstall kernel-6.12 kernels lint format vm clean
 
 # Says first where: on this machine if its kernel has sched_ext, you are root and you agree; else in a VM.
 run: build
@@ -59,6 +69,21 @@ vm-all: kernels
 
 kernels:
 	@scripts/kernels.sh
+
+# Against the kernel's default: make bench SCENARIO=hogs; with peers: make bench PEERS=1, or PEERS=scx_lavd,scx_flash
+bench: build
+	@scripts/setup.sh bench
+	@scripts/kernels.sh 7.3
+	@$(CARGO) build --quiet --release -p lab
+	@$(TARGET)/release/lab bench $(SCENARIO) --scheduler $(TARGET)/release/scheduler --samples $(SAMPLES) --mode $(MODE) \
+		--jobs $(JOBS) --args="$(ARGS)" --out $(OUT) $(if $(PEERS),--peers$(if $(filter-out 1,$(PEERS)),=$(PEERS)))
+
+# A short benchmark against lab/results/baseline.json.
+gate: build
+	@scripts/setup.sh bench
+	@scripts/kernels.sh 7.3
+	@$(CARGO) build --quiet --release -p lab
+	@$(TARGET)/release/lab gate --scheduler $(TARGET)/release/scheduler
 
 kernel-6.12:
 	@scripts/kernel-6.12.sh

@@ -3,6 +3,7 @@
 #
 #   scripts/setup.sh build     what compiling needs
 #   scripts/setup.sh test      also what the checks and the virtual machines need (default)
+#   scripts/setup.sh bench     also what the benchmarks need
 #
 # On Debian 12 and 13 it installs what is missing, as root or through sudo, and says what. Elsewhere it
 # names what is missing and stops. It looks for tools, not for a distribution: where they are, it is content.
@@ -11,7 +12,7 @@ cd "$(dirname "$0")/.."
 . scripts/apt.sh
 
 want=${1:-test}
-case $want in build | test) ;; *) echo "usage: scripts/setup.sh [build|test]" >&2; exit 2 ;; esac
+case $want in build | test | bench) ;; *) echo "usage: scripts/setup.sh [build|test|bench]" >&2; exit 2 ;; esac
 
 has() { command -v "$1" >/dev/null 2>&1; }
 
@@ -56,7 +57,7 @@ probe() {
 	need pkg-config "pkg-config" has pkg-config
 	need libelf-dev "libelf with headers" library libelf
 	need zlib1g-dev "zlib with headers" library zlib
-	[ "$want" = test ] || return 0
+	[ "$want" != build ] || return 0
 	need clang-format-19 "clang-format 18 or later" versioned clang-format 18
 	need qemu-system-x86 "qemu-system-x86_64 10 or later" versioned qemu-system-x86_64 10
 	need busybox-static "busybox, statically linked" static_busybox
@@ -66,6 +67,8 @@ probe() {
 	need xz-utils "xz" has xz
 	need zstd "zstd" has zstd
 	need systemd "systemd-analyze" has systemd-analyze
+	[ "$want" = bench ] || return 0
+	need linux-perf "perf" has perf
 }
 
 probe

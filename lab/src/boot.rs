@@ -39,7 +39,7 @@ pub(crate) struct Outcome {
 /// translate code can see the byte before the store and file their translation after the store has thrown
 /// old ones away: that `int3` is met for ever. Attaching a scheduler switches about a dozen branches in code
 /// that runs all the time. Such a guest is spoiled, and repeated. Guests in deterministic mode have one thread.
-const EMULATOR_FAULT: &str = "Oops: int3";
+pub(crate) const EMULATOR_FAULT: &str = "Oops: int3";
 
 /// Guests of a boot that may be repeated for [`EMULATOR_FAULT`].
 const REPEATS_MAX: usize = 3;
@@ -58,7 +58,7 @@ pub(crate) const PLAN: &str = "lab/cases";
 pub(crate) struct Boot<'a> {
     pub(crate) kernel: Kernel,
     pub(crate) mode: Mode,
-    pub(crate) topology: Topology,
+    pub(crate) topology: Topology<'static>,
     pub(crate) cases: Vec<&'a Case>,
 }
 

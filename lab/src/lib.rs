@@ -4,12 +4,16 @@
 //! packs itself and the tools into an initramfs ([`initramfs`]) and boots it ([`qemu`]). As process 1 of
 //! that guest ([`init`]) it runs its cases ([`suite`]), which are plain functions over a [`vm::Vm`], and
 //! writes one JSON line a case to the second serial port.
+//!
+//! Benchmarks ([`bench`]) boot the same guests with a smaller process 1.
 
+pub mod bench;
 mod boot;
 pub mod demo;
 pub mod init;
 pub mod initramfs;
 pub mod kernel;
+pub mod probe;
 pub mod process;
 pub mod qemu;
 pub mod suite;

@@ -1,11 +1,29 @@
-//! The lab as a program: `lab run SCHEDULER` shows the scheduler at work.
+//! The lab as a program: `lab --help`.
 
-use anyhow::{Result, bail};
-use std::{env, process::ExitCode};
+use anyhow::Result;
+use clap::Parser;
+use std::{path::PathBuf, process::ExitCode};
+
+/// Guests for the scheduler: a show, benchmarks, the gate. Run it in the repository's root.
+#[derive(Parser)]
+#[command(name = "lab")]
+enum Command {
+    /// Show the scheduler under load for some seconds
+    Run {
+        /// The scheduler's program
+        scheduler: PathBuf,
+    },
+    /// Run scenarios under the kernel's default, ours and peers, and write a report
+    Bench(lab::bench::BenchArgs),
+    /// Compare a short scenario with the committed baseline
+    Gate(lab::bench::GateArgs),
+}
 
 fn main() -> ExitCode {
-    let result =
-        if lab::init::is_guest() { lab::demo::guest().map(|never| match never {}) } else { host() };
+    let result = match lab::init::is_guest() {
+        true => lab::demo::guest().map(|never| match never {}),
+        false => host(),
+    };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -16,9 +34,9 @@ fn main() -> ExitCode {
 }
 
 fn host() -> Result<()> {
-    let args: Vec<String> = env::args().skip(1).collect();
-    match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        ["run", scheduler] => lab::demo::run(scheduler.as_ref()),
-        _ => bail!("usage: lab run PATH-OF-THE-SCHEDULER"),
+    match Command::parse() {
+        Command::Run { scheduler } => lab::demo::run(&scheduler),
+        Command::Bench(args) => lab::bench::bench(&args),
+        Command::Gate(args) => lab::bench::gate(&args),
     }
 }

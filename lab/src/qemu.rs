@@ -13,6 +13,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+const PROGRAM: &str = "qemu-system-x86_64";
+
 /// How virtual CPUs share time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Mode {
@@ -24,14 +26,14 @@ pub enum Mode {
 
 /// The processors of a guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Topology {
+pub struct Topology<'a> {
     /// QEMU's `-smp`.
-    pub smp: &'static str,
+    pub smp: &'a str,
     /// The CPUs of each NUMA node, as `FIRST-LAST`; none: one node, as the kernel sees it by default.
-    pub nodes: &'static [&'static str],
+    pub nodes: &'a [&'a str],
 }
 
-impl Topology {
+impl Topology<'static> {
     /// One socket of four cores.
     pub const FOUR: Self = Self { smp: "4", nodes: &[] };
     /// One core: in a deterministic guest, times are then this CPU's alone.
@@ -51,7 +53,7 @@ pub struct Guest<'a> {
     /// The kernel to boot.
     pub kernel: &'a Kernel,
     /// Its processors.
-    pub topology: Topology,
+    pub topology: Topology<'a>,
     /// How they share time.
     pub mode: Mode,
     /// Memory in MiB, all nodes together.
@@ -62,7 +64,7 @@ pub struct Guest<'a> {
 
 /// Distance of the virtual timer that narrows the turns of virtual CPUs, in ticks of 10 ns (100 µs).
 /// See `init::narrow_turns`.
-const TURN_TICKS: u32 = 10_000;
+pub const TURN_TICKS: u32 = 10_000;
 
 /// A booted guest. It dies with this value.
 pub struct Running {
@@ -95,8 +97,16 @@ impl Guest<'_> {
         Ok(Running { qemu, results: File::open(results)?, partial: String::new(), console })
     }
 
+    /// All that QEMU is told, but for the paths of files.
+    pub fn fingerprint(&self) -> String {
+        let nowhere = Path::new("");
+        let command = self.command(nowhere, nowhere, nowhere);
+        let args = command.get_args().filter(|arg| *arg != self.kernel.image.as_os_str());
+        args.map(|arg| arg.to_string_lossy()).collect::<Vec<_>>().join(" ")
+    }
+
     fn command(&self, archive: &Path, console: &Path, results: &Path) -> Command {
-        let mut qemu = Command::new("qemu-system-x86_64");
+        let mut qemu = Command::new(PROGRAM);
         qemu.args(["-nodefaults", "-display", "none", "-monitor", "none", "-no-reboot"]);
         qemu.args(["-m", &self.memory_mib.to_string(), "-smp", self.topology.smp]);
         for (id, cpus) in self.topology.nodes.iter().enumerate() {
@@ -140,6 +150,17 @@ impl Guest<'_> {
         }
         qemu
     }
+}
+
+/// The version of the QEMU that boots guests, as `10.0.2`.
+pub fn version() -> Result<String> {
+    let out = Command::new(PROGRAM)
+        .arg("--version")
+        .output()
+        .context("starting qemu-system-x86_64: run scripts/setup.sh")?;
+    let text = String::from_utf8_lossy(&out.stdout);
+    let word = text.split_whitespace().nth(3).context("asking QEMU for its version")?;
+    Ok(word.to_owned())
 }
 
 /// What [`Running::next_line`] came back with.

@@ -47,7 +47,7 @@ pub struct Case {
     pub(crate) body: fn(&mut Vm) -> Result<()>,
     scope: Scope,
     pub(crate) mode: Mode,
-    pub(crate) topology: Topology,
+    pub(crate) topology: Topology<'static>,
     pub(crate) limit: Duration,
 }
 
@@ -77,7 +77,7 @@ impl Case {
     }
 
     /// Runs on these processors.
-    pub const fn on(mut self, topology: Topology) -> Self {
+    pub const fn on(mut self, topology: Topology<'static>) -> Self {
         self.topology = topology;
         self
     }
