@@ -1,5 +1,6 @@
 //! Builds the kernel's half. Everything generated goes to `OUT_DIR`:
-//! - `bpf_skel.rs`, the skeleton of `src/bpf/main.bpf.c`, compiled by clang for BPF;
+//! - `bpf_skel.rs` and `observer_skel.rs`, the skeletons of `src/bpf/main.bpf.c` and `observer.bpf.c`, compiled by
+//!   clang for BPF;
 //! - `intf.rs`, the Rust view of `src/bpf/intf.h`;
 //! - `counters.rs`, the names and texts of the counters in `src/bpf/intf.h`;
 //! - `enums.rs`, a setter of the values of the kernel's enums in the skeleton;
@@ -11,12 +12,20 @@ use std::{env, fs, path::PathBuf, process::Command};
 fn main() -> Result<()> {
     let out_dir = PathBuf::from(env::var("OUT_DIR").context("OUT_DIR is set by cargo")?);
 
-    scx_cargo::BpfBuilder::new()
-        .context("preparing the BPF build (clang 18 or later is needed; BPF_CLANG names another)")?
+    let builder = || {
+        scx_cargo::BpfBuilder::new().context(
+            "preparing the BPF build (clang 18 or later is needed; BPF_CLANG names another)",
+        )
+    };
+    builder()?
         .enable_intf("src/bpf/intf.h", "intf.rs")
         .enable_skel("src/bpf/main.bpf.c", "bpf")
         .build()
         .context("building src/bpf/main.bpf.c")?;
+    builder()?
+        .enable_skel("src/bpf/observer.bpf.c", "observer")
+        .build()
+        .context("building src/bpf/observer.bpf.c")?;
 
     let intf = fs::read_to_string("src/bpf/intf.h").context("reading src/bpf/intf.h")?;
     fs::write(out_dir.join("counters.rs"), counter_table(&intf)?)
@@ -37,7 +46,7 @@ fn main() -> Result<()> {
         .header("src/bpf/policy.h")
         .clang_args(["-DPOLICY_FN=", "-x", "c"])
         .allowlist_file(".*/policy.h")
-        .blocklist_type("vclock|cpu_stats|cpu_ctx|llc_ctx|knobs|task_sample")
+        .blocklist_type("vclock|cpu_stats|cpu_ctx|llc_ctx|knobs|task_sample|waits")
         .generate()
         .context("generating bindings of src/bpf/policy.h")?
         .to_string()

@@ -1,8 +1,9 @@
 //! The command line: every flag, once. Help text and errors come from here.
 
 use crate::{
+    compare::{Metric, Plan},
     exit::{Exit, Failure},
-    settings::{Format, Policy, Report, Settings},
+    settings::{Format, Policy, Report, SLICE_MIN_US_DEFAULT, SLICE_US_DEFAULT, Settings},
     units::Nanos,
 };
 use clap::{ArgAction, Parser, Subcommand, error::ErrorKind};
@@ -15,6 +16,8 @@ pub enum Request {
     Schedule(Settings),
     /// Check the machine.
     Doctor,
+    /// Run a command under the kernel's default and under this scheduler.
+    Compare(Plan),
     /// Print this text: the help or the version.
     Print(String),
 }
@@ -59,12 +62,12 @@ struct Cli {
     tasks: Option<u64>,
 
     /// Longest slice, for a task that nothing waits for, in microseconds, 100 to 100000
-    #[arg(long, value_name = "MICROSECONDS", default_value_t = 20_000)]
+    #[arg(long, value_name = "MICROSECONDS", default_value_t = SLICE_US_DEFAULT)]
     #[arg(value_parser = ranged(SLICE_US), allow_hyphen_values = true)]
     slice_us: u64,
 
     /// Shortest slice, however many tasks wait, in microseconds, 100 to the value of --slice-us
-    #[arg(long, value_name = "MICROSECONDS", default_value_t = 1_000)]
+    #[arg(long, value_name = "MICROSECONDS", default_value_t = SLICE_MIN_US_DEFAULT)]
     #[arg(value_parser = ranged(SLICE_US), allow_hyphen_values = true)]
     slice_min_us: u64,
 
@@ -85,10 +88,42 @@ struct Cli {
 enum Command {
     /// Check everything that a load needs: a line a check. Exit code 0, or 78 if one fails
     Doctor,
+    /// Run a command alternately under the kernel's default and this scheduler, and compare
+    ///
+    /// Wall and CPU time, context switches, how long the command's tasks and all others waited for a CPU, and a figure
+    /// of the command's own: medians, their ratio with its 95 % interval, and in words whether there is a difference.
+    /// The order of the runs is ABBA, so that a machine that warms up favours neither.
+    Compare {
+        /// Runs of the command under each of the two, 2 to 1000
+        #[arg(long, value_name = "N", default_value_t = 5)]
+        #[arg(value_parser = ranged(RUNS), allow_hyphen_values = true)]
+        runs: u64,
+
+        /// Runs before that, which do not count, under the kernel's default, 0 to 100
+        #[arg(long, value_name = "N", default_value_t = 1)]
+        #[arg(value_parser = ranged(WARMUP), allow_hyphen_values = true)]
+        warmup: u64,
+
+        /// A figure in the command's output: the number in the first group of this regular expression, or in all of
+        /// it; the last match counts
+        #[arg(long, value_name = "REGEX", value_parser = Metric::parse)]
+        metric: Option<Metric>,
+
+        /// Print one JSON object instead of the table
+        #[arg(long)]
+        json: bool,
+
+        /// The command and its arguments
+        #[arg(last = true, required = true, value_name = "COMMAND")]
+        command: Vec<OsString>,
+    },
 }
 
 const INTERVAL_S: RangeInclusive<f64> = 0.01..=86_400.0;
 const TASKS: RangeInclusive<u64> = 1..=1000;
+/// One run of each compares nothing.
+const RUNS: RangeInclusive<u64> = 2..=1000;
+const WARMUP: RangeInclusive<u64> = 0..=100;
 /// Below 100 µs the switches themselves would be the load; above 100 ms a queue of 50 tasks
 /// comes near the time after which the kernel ejects a scheduler.
 const SLICE_US: RangeInclusive<u64> = 100..=100_000;
@@ -132,8 +167,13 @@ where
         }
         Err(e) => return Err(Failure::new(Exit::Usage, one_line(&e.render().to_string()))),
     };
-    if let Some(Command::Doctor) = cli.command {
-        return Ok(Request::Doctor);
+    match cli.command {
+        Some(Command::Doctor) => return Ok(Request::Doctor),
+        Some(Command::Compare { runs, warmup, metric, json, command }) => {
+            let (runs, warmup) = (runs as usize, warmup as usize);
+            return Ok(Request::Compare(Plan { runs, warmup, metric, json, command }));
+        }
+        None => {}
     }
     if cli.slice_min_us > cli.slice_us {
         return Err(Failure::new(
@@ -265,6 +305,28 @@ mod tests {
             assert!(!line.chars().any(char::is_control), "{line:?}");
             assert!(line.contains(args[0].split('\n').next().unwrap_or("")), "{line:?}");
         }
+    }
+
+    #[test]
+    fn compare() {
+        let plan = |args: &[&str]| match parse([&["scheduler", "compare"], args].concat()) {
+            Ok(Request::Compare(plan)) => plan,
+            other => panic!("{args:?}: {other:?}"),
+        };
+        let least = plan(&["--", "make", "-j4"]);
+        assert_eq!((least.runs, least.warmup, least.json), (5, 1, false));
+        assert_eq!(least.command, ["make", "-j4"]);
+        let all = plan(&["--runs=2", "--warmup=0", "--metric", r"(\d+) ops", "--json", "--", "x"]);
+        assert_eq!((all.runs, all.warmup, all.json), (2, 0, true));
+        assert!(all.metric.is_some());
+        for runs in ["0", "1", "-3", "1001", "x"] {
+            let line = refusal(&["compare", "--runs", runs, "--", "x"]);
+            assert!(line.contains("--runs") && line.contains("2 to 1000"), "{line}");
+        }
+        assert!(refusal(&["compare", "--metric", "(", "--", "x"]).contains("--metric"));
+        assert!(refusal(&["compare"]).contains("COMMAND"));
+        assert!(refusal(&["compare", "--"]).contains("COMMAND"));
+        refusal(&["compare", "make"]);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use crate::{
     cli::{self, Request},
+    compare::{self, Plan},
     exit::{Exit, Failure},
     machine::{
         notify::{Event, Notifier},
@@ -27,6 +28,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let result = cli::parse(args).and_then(|request| match request {
         Request::Schedule(settings) => schedule(&settings),
         Request::Doctor => doctor(),
+        Request::Compare(plan) => compare(&plan),
         Request::Print(text) => print(&text).map(|()| Exit::Stopped),
     });
     match result {
@@ -58,6 +60,19 @@ fn doctor() -> Result<Exit, Failure> {
     let report = preflight::full(&Host::real());
     print(&format!("{report}\n"))?;
     Ok(if report.fault().is_some() { Exit::Unsupported } else { Exit::Stopped })
+}
+
+/// `scheduler compare`: runs a command under both schedulers.
+fn compare(plan: &Plan) -> Result<Exit, Failure> {
+    set_up_log(0);
+    let host = Host::real();
+    let report = preflight::quick(&host);
+    if let Some(exit) = report.exit() {
+        return Err(Failure::new(exit, report.headline()));
+    }
+    let results = compare::run(plan, &host, &Stop::on_signals()?)?;
+    print(&if plan.json { results.json()? } else { results.text() })?;
+    Ok(Exit::Stopped)
 }
 
 /// `scheduler`: schedules until it is stopped or ejected.

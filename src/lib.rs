@@ -16,6 +16,7 @@
 pub mod bpf;
 pub mod cli;
 pub mod commands;
+pub mod compare;
 pub mod exit;
 pub mod machine;
 pub mod settings;

@@ -27,6 +27,11 @@ pub struct Policy {
     pub slice_min: Nanos,
 }
 
+/// Default of `--slice-us`.
+pub const SLICE_US_DEFAULT: u64 = 20_000;
+/// Default of `--slice-min-us`.
+pub const SLICE_MIN_US_DEFAULT: u64 = 1_000;
+
 /// Shortest request that a task with short bursts can make.
 const REQUEST_MIN: Nanos = Nanos::from_micros(100);
 /// A waking task must be due earlier than the running one by this much virtual time.
@@ -45,6 +50,17 @@ impl Policy {
             preempt_gran_vns: PREEMPT_GRAN.0,
             preempt_gap_ns: PREEMPT_GAP.0,
         }
+    }
+}
+
+/// What the program does when it is told nothing.
+impl Default for Settings {
+    fn default() -> Self {
+        let policy = Policy {
+            slice_max: Nanos::from_micros(SLICE_US_DEFAULT),
+            slice_min: Nanos::from_micros(SLICE_MIN_US_DEFAULT),
+        };
+        Self { policy, partial: false, exit_dump_len: 0, verbosity: 0, report: None }
     }
 }
 

@@ -10,6 +10,8 @@ use std::process::ExitCode;
 
 #[path = "vm/affinity.rs"]
 mod affinity;
+#[path = "vm/compare.rs"]
+mod compare;
 #[path = "vm/fairness.rs"]
 mod fairness;
 #[path = "vm/latency.rs"]
@@ -36,6 +38,7 @@ fn main() -> ExitCode {
             stress::CASES,
             truth::CASES,
             programs::CASES,
+            compare::CASES,
         ]
         .concat(),
         programs: vec![(lab::vm::SCHEDULER, env!("CARGO_BIN_EXE_scheduler").into())],

@@ -8,6 +8,7 @@
 //! Benchmarks ([`bench`]) boot the same guests with a smaller process 1.
 
 pub mod bench;
+mod boot;
 pub mod demo;
 pub mod init;
 pub mod initramfs;

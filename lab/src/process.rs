@@ -134,6 +134,8 @@ pub enum Policy {
     Idle,
     /// `SCHED_FIFO` at priority 10.
     Fifo,
+    /// `SCHED_FIFO` at priority 20, before [`Policy::Fifo`].
+    FifoFirst,
     /// `SCHED_EXT`.
     Ext,
 }
@@ -147,6 +149,7 @@ impl Policy {
             Self::Batch => (libc::SCHED_BATCH, 0),
             Self::Idle => (libc::SCHED_IDLE, 0),
             Self::Fifo => (libc::SCHED_FIFO, 10),
+            Self::FifoFirst => (libc::SCHED_FIFO, 20),
             Self::Ext => (SCHED_EXT, 0),
         }
     }
@@ -265,6 +268,25 @@ fn set_policy_numbers(pid: Pid, policy: i32, priority: i32) -> Result<()> {
     let done = unsafe { libc::sched_setscheduler(pid.as_raw(), policy, &raw const param) };
     Errno::result(done).with_context(|| format!("setting policy {policy}"))?;
     Ok(())
+}
+
+/// While it lives, this process runs before all hogs, those of [`Policy::Fifo`] among them: a case that waits for
+/// the hogs it watches judges nothing.
+pub struct First(());
+
+impl First {
+    /// From now on.
+    pub fn begin() -> Result<Self> {
+        set_policy(Pid::from_raw(0), Policy::FifoFirst)?;
+        Ok(Self(()))
+    }
+}
+
+impl Drop for First {
+    fn drop(&mut self) {
+        // The cases after this one would tell.
+        set_policy(Pid::from_raw(0), Policy::Other).ok();
+    }
 }
 
 /// Lets a process run on these CPUs only.

@@ -1,11 +1,12 @@
 //! Cases and their runs: the host plans boots and reports, the guest runs the functions.
 
 use crate::{
+    boot::{Boot, Message, Outcome, PLAN, Report, lock},
     init,
     initramfs::Initramfs,
     kernel::{Kernel, SERIES, STOCK},
     process::HogPlan,
-    qemu::{Event, Guest, Mode, Topology},
+    qemu::{Mode, Topology},
     vm::{BpfObjects, Vm, sched_ext, wait_for},
 };
 use anyhow::{Context, Result, bail, ensure};
@@ -16,7 +17,6 @@ use nix::{
     },
     unistd::Pid,
 };
-use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, VecDeque},
     convert::Infallible,
@@ -24,9 +24,9 @@ use std::{
     fs::{self, File},
     io::Write,
     panic::{AssertUnwindSafe, catch_unwind},
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::ExitCode,
-    sync::{Mutex, PoisonError},
+    sync::Mutex,
     thread,
     time::{Duration, Instant},
 };
@@ -42,13 +42,13 @@ enum Scope {
 /// One test on a real kernel: a function that runs inside a guest.
 #[derive(Clone, Copy)]
 pub struct Case {
-    number: u32,
-    name: &'static str,
-    body: fn(&mut Vm) -> Result<()>,
+    pub(crate) number: u32,
+    pub(crate) name: &'static str,
+    pub(crate) body: fn(&mut Vm) -> Result<()>,
     scope: Scope,
-    mode: Mode,
-    topology: Topology<'static>,
-    limit: Duration,
+    pub(crate) mode: Mode,
+    pub(crate) topology: Topology<'static>,
+    pub(crate) limit: Duration,
 }
 
 impl Case {
@@ -110,46 +110,6 @@ pub struct Suite {
     /// Where boots leave their files.
     pub folder: PathBuf,
 }
-
-/// What the guest writes, one JSON object a line.
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum Message {
-    Begin(String),
-    End(Outcome),
-    AllDone,
-}
-
-/// The result of a case.
-#[derive(Serialize, Deserialize)]
-struct Outcome {
-    name: String,
-    seconds: f64,
-    said: String,
-    /// Why it failed; none if it passed.
-    failure: Option<String>,
-}
-
-/// What a guest's console says when QEMU, not the kernel, went wrong: a breakpoint where none is.
-///
-/// The kernel switches its static branches by way of an `int3` that it removes again. Threads of QEMU that
-/// translate code can see the byte before the store and file their translation after the store has thrown
-/// old ones away: that `int3` is met for ever. Attaching a scheduler switches about a dozen branches in code
-/// that runs all the time. Such a guest is repeated. Guests in deterministic mode have one thread.
-pub(crate) const EMULATOR_FAULT: &str = "Oops: int3";
-
-/// Guests of a boot that may be repeated for [`EMULATOR_FAULT`].
-const REPEATS_MAX: usize = 3;
-
-/// How a guest ended, and how many of its cases have a result.
-enum GuestEnd {
-    Done(usize),
-    /// [`EMULATOR_FAULT`]: the next case has no result, and none is its fault.
-    EmulatorFault(usize),
-}
-
-/// Where the guest finds the names of the cases to run.
-const PLAN: &str = "lab/cases";
 
 impl Suite {
     /// The whole program: a hog, the guest, or the host, as it was started.
@@ -240,7 +200,10 @@ impl Suite {
                             _ => lock(queue).pop_back(),
                         };
                         let Some((number, boot)) = next else { break };
-                        self.run_boot(number, &boot, base, report);
+                        boot.run(report, |cases, part| {
+                            let name = format!("{number}-{}-{part}", boot.kernel.series);
+                            boot.guest(cases, base, &self.folder.join(name), report)
+                        });
                     }
                 });
             }
@@ -296,92 +259,6 @@ impl Suite {
         }
         boots.sort_by_key(|boot| boot.mode);
         Ok((boots, missing))
-    }
-
-    fn run_boot(&self, number: usize, boot: &Boot<'_>, base: &Initramfs, report: &Mutex<Report>) {
-        let mut left = boot.cases.as_slice();
-        let mut part = 0;
-        let mut repeats_left = REPEATS_MAX;
-        // A guest that dies takes one case with it; the others get a new guest.
-        while let Some(first) = left.first() {
-            let folder = self.folder.join(format!("{number}-{}-{part}", boot.kernel.series));
-            let mut initramfs = base.clone();
-            let names: Vec<&str> = left.iter().map(|case| case.name).collect();
-            initramfs.file(PLAN, names.join("\n"));
-            match run_guest(boot, left, &initramfs, &folder, report) {
-                Ok(GuestEnd::Done(done)) => left = &left[done.min(left.len())..],
-                Ok(GuestEnd::EmulatorFault(done)) => {
-                    left = &left[done.min(left.len())..];
-                    let Some(first) = left.first() else { break };
-                    let text = "QEMU ran stale code (see EMULATOR_FAULT in lab/src/suite.rs)";
-                    if repeats_left == 0 {
-                        lock(report).fail(&boot.title(first), &format!("{text}, again and again"));
-                        left = &left[1..];
-                    } else {
-                        println!("again {}: {text}", boot.title(first));
-                        repeats_left -= 1;
-                    }
-                }
-                Err(error) => {
-                    lock(report).fail(&boot.title(first), &format!("{error:#}"));
-                    left = &left[1..];
-                }
-            }
-            part += 1;
-        }
-    }
-}
-
-/// Boots once and runs cases until all are done or the guest is lost.
-fn run_guest(
-    boot: &Boot<'_>,
-    cases: &[&Case],
-    initramfs: &Initramfs,
-    folder: &Path,
-    report: &Mutex<Report>,
-) -> Result<GuestEnd> {
-    const BOOT_LIMIT: Duration = Duration::from_secs(180);
-    const CONSOLE_LINES: usize = 60;
-    const MEMORY_MIB: u32 = 2048;
-    let guest = Guest {
-        kernel: &boot.kernel,
-        topology: boot.topology,
-        mode: boot.mode,
-        memory_mib: MEMORY_MIB,
-        append: "",
-    };
-    let mut running = guest.boot(initramfs, folder)?;
-    let mut done = 0;
-    let mut limit = BOOT_LIMIT;
-    let mut begin = Instant::now();
-    loop {
-        let reason = match running.next_line(limit)? {
-            Event::Line(line) => match serde_json::from_str(&line) {
-                Ok(Message::Begin(_)) => {
-                    limit = cases.get(done).map_or(BOOT_LIMIT, |case| case.limit);
-                    begin = Instant::now();
-                    continue;
-                }
-                Ok(Message::End(outcome)) => {
-                    let case = cases.get(done).context("more results than cases")?;
-                    lock(report).add(&boot.title(case), &outcome, begin.elapsed());
-                    (done, limit) = (done + 1, BOOT_LIMIT);
-                    continue;
-                }
-                Ok(Message::AllDone) => return Ok(GuestEnd::Done(cases.len())),
-                Err(_) => continue,
-            },
-            Event::Off => "the guest went off in the middle".to_owned(),
-            Event::Silence => format!("hang: no end within {} s", limit.as_secs()),
-        };
-        let case = cases.get(done).context("a guest that does not end after its last case")?;
-        let console = running.console_tail(CONSOLE_LINES);
-        if console.contains(EMULATOR_FAULT) {
-            return Ok(GuestEnd::EmulatorFault(done));
-        }
-        lock(report)
-            .fail(&boot.title(case), &format!("{reason}; the console's last lines:\n{console}"));
-        return Ok(GuestEnd::Done(done + 1));
     }
 }
 
@@ -472,58 +349,6 @@ fn end_all_processes() {
     }
 }
 
-/// Cases that share a guest.
-struct Boot<'a> {
-    kernel: Kernel,
-    mode: Mode,
-    topology: Topology<'static>,
-    cases: Vec<&'a Case>,
-}
-
-impl Boot<'_> {
-    fn title(&self, case: &Case) -> String {
-        let clock = if self.mode == Mode::Deterministic { " deterministic" } else { "" };
-        format!(
-            "{:10} {:>2} {} (smp {}{clock})",
-            self.kernel.series, case.number, case.name, self.topology.smp
-        )
-    }
-}
-
-/// Results so far.
-#[derive(Default)]
-struct Report {
-    passed: usize,
-    failed: Vec<String>,
-}
-
-impl Report {
-    fn add(&mut self, title: &str, outcome: &Outcome, on_host: Duration) {
-        let host_s = on_host.as_secs_f64();
-        let title = format!("{title} {:.1} s, {host_s:.0} s of the host", outcome.seconds);
-        match &outcome.failure {
-            None => {
-                self.passed += 1;
-                println!("ok    {title}");
-                print_indented(&outcome.said);
-            }
-            Some(failure) => self.fail(&title, &format!("{}{failure}", outcome.said)),
-        }
-    }
-
-    fn fail(&mut self, title: &str, text: &str) {
-        println!("FAIL  {title}");
-        print_indented(text);
-        self.failed.push(title.into());
-    }
-}
-
-fn print_indented(text: &str) {
-    for line in text.lines() {
-        println!("      {line}");
-    }
-}
-
 /// What the user asks for.
 #[derive(Default)]
 struct Request {
@@ -566,8 +391,4 @@ impl Request {
             |word: &String| word.parse() == Ok(case.number) || case.name.contains(word.as_str());
         self.words.is_empty() || self.words.iter().any(hit)
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -71,6 +71,7 @@ enum hist {
 	X(MIGRATIONS, migrations, "tasks that came from another CPU of the same LLC") \
 	X(LLC_IN, llc_in, "tasks that came from another LLC")                        \
 	X(LLC_OUT, llc_out, "tasks that left for another LLC")                       \
+	X(SPREADS, spreads, "running tasks moved from a shared core to an idle one")   \
 	X(STEALS, steals, "tasks pulled from the queue of another LLC")              \
 	X(RESCUES, rescues, "tasks that had waited so long that they went first")   \
 	X(REENQUEUED, reenqueued, "tasks moved away because a real-time task took the CPU") \
@@ -119,7 +120,7 @@ struct vclock {
 struct cpu_topo {
 	u32 llc;     /* dense index of its last-level cache */
 	u32 node;    /* NUMA node, dense index */
-	u32 core;    /* first CPU of its core: equal for SMT siblings */
+	u32 sibling; /* the next thread of its core, round and round; itself if alone */
 	u32 present; /* 1: the topology of this CPU is known */
 };
 
@@ -156,7 +157,7 @@ struct cpu_ctx {
 	u32 online;        /* written by cpu_online, cpu_offline and init */
 	u32 nr_local;      /* tasks in its local queue. Written by `snapshot` */
 	u32 nr_pinned;     /* tasks in its queue of bound tasks. Written by `snapshot` */
-	u32 pad;
+	u32 crowded;       /* ticks in a row that found a whole core idle and its own shared */
 	u64 snapshot_at;   /* written by `snapshot` */
 };
 
@@ -183,6 +184,18 @@ struct task_sample {
 	u64 wakeups;
 	u32 wait_hist[TASK_HIST_SLOTS];
 	char comm[TASK_COMM_CHARS];
+};
+
+/* Whose waits the observer of `scheduler compare` counts, each by itself. */
+enum waiters {
+	WAITERS_COMMAND, /* what the compared command runs */
+	WAITERS_OTHERS,  /* everybody else */
+	NR_WAITERS,
+};
+
+/* Waits for a CPU, of one kind of waiters on one CPU, cumulative. */
+struct waits {
+	u64 hist[HIST_SLOTS]; /* by hist_slot() */
 };
 
 #endif /* SCHEDULER_INTF_H */

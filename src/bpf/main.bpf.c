@@ -22,6 +22,7 @@ UEI_DEFINE(uei);
 #include "vtime.h"
 #include "place.h"
 #include "queue.h"
+#include "tasks.h"
 #include "report.h"
 
 /* ---- where ---- */
@@ -132,6 +133,17 @@ static __always_inline void choose_target(struct task_struct *p, s32 cpu, struct
 		return;
 	}
 	to->slice_ns = slice_of(tctx, cpu);
+	if (to->enq_flags & SCX_ENQ_LAST) {
+		s32 core = claim_core(p, cpu);
+
+		/* If somebody was faster it is queued, and its CPU goes idle and finds it there. */
+		if (core >= 0) {
+			count(CNT_SPREADS);
+			to->dsq = SCX_DSQ_LOCAL_ON | (u32)core;
+			wake_uncontended(tctx, core, to->slice_ns, now);
+			return;
+		}
+	}
 	if ((to->enq_flags & SCX_ENQ_WAKEUP) || tctx->clock == ABSENT) {
 		if (wake_at_once(p, tctx, cpu, bound, now, to))
 			return;
@@ -211,8 +223,7 @@ void BPF_STRUCT_OPS(sched_dispatch, s32 cpu, struct task_struct *prev)
 	}
 
 	/* The running task goes on unless something that is due earlier waits. */
-	if (prev && (prev->scx.flags & SCX_TASK_QUEUED) &&
-	    bpf_cpumask_test_cpu(cpu, prev->cpus_ptr))
+	if (prev && (prev->scx.flags & SCX_TASK_QUEUED) && may_run(prev, cpu))
 		tctx = task_ctx_of(prev);
 	if (nr_cpu > 0 && (nr_llc > 0 || tctx))
 		cpu_head = head_of(cpu_dsq(cpu), cpu);
@@ -223,7 +234,14 @@ void BPF_STRUCT_OPS(sched_dispatch, s32 cpu, struct task_struct *prev)
 		ask_again(tctx, task_slice(cctx->slice_ns, knobs.slice_min_ns, tctx->weight));
 		if (!gives_way(&llc_head, tctx->deadline_vns) &&
 		    !gives_way(&cpu_head, tctx->deadline_vns)) {
-			keep(prev, tctx, cctx, cpu, !llc_head.waits && !cpu_head.waits, now);
+			bool alone = !llc_head.waits && !cpu_head.waits;
+
+			/* Not kept, it is enqueued with SCX_ENQ_LAST: see choose_target(). */
+			if (alone && cctx->crowded >= CROWDED_TICKS) {
+				cctx->crowded = 0;
+				return;
+			}
+			keep(prev, tctx, cctx, cpu, alone, now);
 			return;
 		}
 	}
@@ -347,6 +365,8 @@ void BPF_STRUCT_OPS(sched_tick, struct task_struct *p)
 	    !gives_way(&cpu_head, due_vns) && !gives_way(&llc_head, due_vns)) {
 		if (llc_head.waits)
 			wake_idle_for_head(llc);
+		else if (smt_enabled && is_crowded(p, cctx, cpu))
+			scx_bpf_task_set_slice(p, 0);
 		return;
 	}
 	count(CNT_TICK_PREEMPTIONS);
@@ -457,66 +477,6 @@ void BPF_STRUCT_OPS_SLEEPABLE(sched_cpu_offline, s32 cpu)
 	bpf_rcu_read_unlock();
 }
 
-/* ---- tasks come, change, go ---- */
-
-void BPF_STRUCT_OPS(sched_set_cpumask, struct task_struct *p, const struct cpumask *mask)
-{
-	struct task_ctx *tctx = task_ctx_of(p);
-
-	if (!tctx)
-		return;
-	tctx->affinity = affinity_of(p, mask);
-	if (tctx->clock != ABSENT)
-		settle(tctx, scx_bpf_task_cpu(p));
-}
-
-void BPF_STRUCT_OPS(sched_set_weight, struct task_struct *p, u32 weight)
-{
-	struct task_ctx *tctx = task_ctx_of(p);
-	u32 before, after;
-	u64 clock_vns;
-
-	if (!tctx)
-		return;
-	/* Finer than `weight`, which rounds nice 19 down by a third. */
-	before = tctx->weight;
-	after = weight_of(p->static_prio - 120, p->policy);
-	if (before == after)
-		return;
-	tctx->weight = after;
-	if (tctx->clock == ABSENT)
-		return;
-	clock_vns = clock_now(tctx, scx_bpf_task_cpu(p));
-	tctx->vruntime_vns = reweigh(tctx->vruntime_vns, clock_vns, before, after);
-	ask(tctx, slice_of(tctx, scx_bpf_task_cpu(p)));
-}
-
-s32 BPF_STRUCT_OPS_SLEEPABLE(sched_init_task, struct task_struct *p,
-			     struct scx_init_task_args *args)
-{
-	struct task_ctx *tctx;
-
-	tctx = bpf_task_storage_get(&task_ctxs, p, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
-	if (!tctx)
-		return -ENOMEM;
-	tctx->clock = ABSENT;
-	tctx->cpu = -1;
-	tctx->weight = weight_of(p->static_prio - 120, p->policy);
-	tctx->burst_avg_ns = knobs.slice_max_ns;
-	return 0;
-}
-
-void BPF_STRUCT_OPS(sched_enable, struct task_struct *p)
-{
-	struct task_ctx *tctx = task_ctx_of(p);
-
-	if (!tctx)
-		return;
-	tctx->charged_ns = p->se.sum_exec_runtime;
-	tctx->weight = weight_of(p->static_prio - 120, p->policy);
-	tctx->affinity = affinity_of(p, p->cpus_ptr);
-}
-
 /* ---- the scheduler comes and goes ---- */
 
 s32 BPF_STRUCT_OPS_SLEEPABLE(sched_init)
@@ -585,7 +545,7 @@ SCX_OPS_DEFINE(scheduler_ops,
 	       .enable = (void *)sched_enable,
 	       .init = (void *)sched_init,
 	       .exit = (void *)sched_exit,
-	       .flags = SCX_OPS_KEEP_BUILTIN_IDLE,
+	       .flags = SCX_OPS_KEEP_BUILTIN_IDLE | SCX_OPS_ENQ_LAST,
 	       /*
 		* Longer than WAIT_MAX_NS and a turn of the queue together: a thousand tasks
 		* a CPU, a tick of 100 Hz each, take ten seconds.

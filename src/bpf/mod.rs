@@ -29,6 +29,13 @@ pub mod skel {
     include!(concat!(env!("OUT_DIR"), "/bpf_skel.rs"));
 }
 
+/// The skeleton of `src/bpf/observer.bpf.c`.
+#[allow(missing_docs, non_camel_case_types, non_upper_case_globals, non_snake_case, dead_code)]
+#[allow(clippy::all, clippy::undocumented_unsafe_blocks, clippy::unwrap_used)]
+pub mod observer {
+    include!(concat!(env!("OUT_DIR"), "/observer_skel.rs"));
+}
+
 /// The kernel's enums, as the kernel's half takes them.
 pub mod enums {
     use super::skel::types::rodata;

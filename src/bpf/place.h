@@ -160,6 +160,60 @@ static __always_inline s32 claim_idle(struct task_struct *p, s32 prev)
 	return scx_bpf_pick_idle_cpu(p->cpus_ptr, 0);
 }
 
+/* A whole idle core for a task that runs on `cpu` now, claimed, near before far. */
+static __always_inline s32 claim_core(struct task_struct *p, s32 cpu)
+{
+	bool whole = p->nr_cpus_allowed >= nr_cpu_ids;
+	u32 llc = llc_of(cpu);
+	s32 core;
+
+	if (!is_movable_current(p))
+		return -ENOENT;
+	core = claim_within(p, bpf_map_lookup_elem(&llc_masks, &llc), whole, SCX_PICK_IDLE_CORE);
+	return core >= 0 ? core : scx_bpf_pick_idle_cpu(p->cpus_ptr, SCX_PICK_IDLE_CORE);
+}
+
+/*
+ * Ticks in a row, 16 ms at 250 Hz, before a running task leaves a shared core for an
+ * idle one: a worker that runs with the tick for an instant is no reason to move.
+ */
+#define CROWDED_TICKS 4
+
+/* Threads of a core that are looked at: POWER has eight. */
+#define SIBLINGS_MAX 8
+
+/*
+ * Does the running task share its core with another while a whole core that it may
+ * use is idle? It got there when that was busy, and nothing but its next wakeup would
+ * move it; two hogs never wake. True after CROWDED_TICKS.
+ */
+static __always_inline bool is_crowded(struct task_struct *p, struct cpu_ctx *cctx, s32 cpu)
+{
+	const struct cpumask *idle;
+	bool shared = false, room;
+	u32 sibling = cpu;
+	s32 i;
+
+	bpf_for(i, 1, SIBLINGS_MAX) {
+		struct cpu_topo *t = bpf_map_lookup_elem(&topo, &sibling);
+		struct cpu_ctx *other;
+
+		if (!t || t->sibling == (u32)cpu)
+			break;
+		sibling = t->sibling;
+		other = cpu_ctx_of(sibling);
+		if (other && other->running_pid) {
+			shared = true;
+			break;
+		}
+	}
+	idle = scx_bpf_get_idle_smtmask();
+	room = shared && bpf_cpumask_intersects(idle, p->cpus_ptr);
+	scx_bpf_put_idle_cpumask(idle);
+	cctx->crowded = room && is_movable_current(p) ? cctx->crowded + 1 : 0;
+	return cctx->crowded >= CROWDED_TICKS;
+}
+
 /* How much an LLC has to do: its tasks without a CPU, less its idle CPUs. */
 struct llc_load {
 	s64 waiting;

@@ -110,10 +110,12 @@ POLICY_FN u64 charge(u64 vruntime_vns, u64 ran_ns, u32 weight)
 }
 
 /*
- * The clock of a queue follows the vruntime of the tasks it starts. It never goes
- * back, and never faster than real time, because no nice 0 task can be served
- * faster than that: so a light task alone on its CPU, whose own vruntime
- * races ahead, cannot drag the clock away from tasks that compete elsewhere.
+ * The clock of a queue follows the vruntime of the tasks it starts. It does not go
+ * back, nor faster than real time, because no nice 0 task can be served faster
+ * than that: so a light task alone on its CPU, whose own vruntime races ahead,
+ * cannot drag the clock away from tasks that compete elsewhere. Its two words are
+ * stored plainly by any CPU of the LLC, so one that is late by an instant can set it
+ * back by that instant, until the next task starts.
  */
 POLICY_FN struct vclock clock_advance(struct vclock c, u64 vruntime_vns, u64 now)
 {

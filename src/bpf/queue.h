@@ -16,6 +16,16 @@ struct head {
 	bool unknown; /* the first HEADS_MAX may not run here; whoever comes next may */
 };
 
+/*
+ * May the task run on the CPU? With linkage, because the verifier of a kernel before
+ * 7.0 searches all the kernel's types by name whenever it walks over `p->cpus_ptr`:
+ * inlined into dispatch, that took four fifths of a start.
+ */
+__attribute__((noinline)) bool may_run(struct task_struct *p __arg_trusted, s32 cpu)
+{
+	return bpf_cpumask_test_cpu(cpu, p->cpus_ptr);
+}
+
 static __always_inline struct head head_of(u64 dsq, s32 cpu)
 {
 	struct head h = {};
@@ -23,7 +33,7 @@ static __always_inline struct head head_of(u64 dsq, s32 cpu)
 	s32 seen = 0;
 
 	bpf_for_each(scx_dsq, p, dsq, 0) {
-		if (bpf_cpumask_test_cpu(cpu, p->cpus_ptr)) {
+		if (may_run(p, cpu)) {
 			h.deadline_vns = p->scx.dsq_vtime;
 			h.waits = true;
 			break;
@@ -101,7 +111,7 @@ __attribute__((noinline)) int rescue(u64 from, u64 to, s32 cpu, u64 first_vns, u
 			if (!p)
 				break;
 			tctx = task_ctx_of(p);
-			if (!tctx || !tctx->queued_at || !bpf_cpumask_test_cpu(cpu, p->cpus_ptr))
+			if (!tctx || !tctx->queued_at || !may_run(p, cpu))
 				continue;
 			if ((s64)(now - tctx->queued_at) > (s64)longest_ns) {
 				longest_ns = now - tctx->queued_at;

@@ -185,6 +185,18 @@ static __always_inline bool is_rcu_reader(const struct task_struct *p)
 	return p->rcu_read_lock_nesting > (bpf_get_current_task_btf() == p ? 1 : 0);
 }
 
+/*
+ * May the current task go to another CPU now? Where RCU is preemptible BPF's entry
+ * code has counted migration_disabled up by one. Elsewhere it depends on the kernel:
+ * a count there may be the task's own, and to move such a task is an ejection.
+ */
+static __always_inline bool is_movable_current(const struct task_struct *p)
+{
+	u32 entered = bpf_core_field_exists(p->rcu_read_lock_nesting) ? 1 : 0;
+
+	return p->nr_cpus_allowed > 1 && p->migration_disabled <= entered;
+}
+
 static __always_inline bool is_percpu_kthread(const struct task_struct *p)
 {
 	return (p->flags & PF_KTHREAD) && p->nr_cpus_allowed == 1;

@@ -1,6 +1,6 @@
 //! Values of `intf.h` as the bytes that map system calls take and give.
 
-use super::intf::{cpu_ctx, cpu_stats, cpu_topo, llc_ctx, llc_topo, task_sample};
+use super::intf::{cpu_ctx, cpu_stats, cpu_topo, llc_ctx, llc_topo, task_sample, waits};
 use std::{ptr, slice};
 
 /// A type of `intf.h` that is nothing but its bytes.
@@ -21,6 +21,8 @@ unsafe impl Wire for llc_ctx {}
 unsafe impl Wire for cpu_stats {}
 // SAFETY: as above.
 unsafe impl Wire for task_sample {}
+// SAFETY: as above.
+unsafe impl Wire for waits {}
 
 /// The bytes of a value.
 pub fn bytes<T: Wire>(value: &T) -> &[u8] {
@@ -40,9 +42,9 @@ mod tests {
 
     #[test]
     fn there_and_back() {
-        let topo = cpu_topo { llc: 1, node: 2, core: 3, present: 1 };
+        let topo = cpu_topo { llc: 1, node: 2, sibling: 3, present: 1 };
         let back: cpu_topo = value(bytes(&topo)).expect("enough bytes");
-        assert_eq!((back.llc, back.node, back.core, back.present), (1, 2, 3, 1));
+        assert_eq!((back.llc, back.node, back.sibling, back.present), (1, 2, 3, 1));
         assert!(value::<cpu_topo>(&[0; 15]).is_none());
     }
 }

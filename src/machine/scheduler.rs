@@ -271,7 +271,7 @@ pub(super) fn run(program: &ProgramMut<'_>) -> Result<()> {
 }
 
 /// Turns the kernel's refusal into what is wrong with the machine, if that can be told.
-fn explain(error: anyhow::Error, host: &Host) -> Failure {
+pub(crate) fn explain(error: anyhow::Error, host: &Host) -> Failure {
     let report = preflight::full(host);
     if let Some(exit) = report.exit() {
         return Failure { exit, error: error.context(report.headline()) };

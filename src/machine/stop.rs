@@ -17,6 +17,13 @@ use std::{
 #[derive(Debug, Clone)]
 pub struct Stop(Arc<EventFd>);
 
+/// Readable when it is true: for a wait on more than this.
+impl AsFd for Stop {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
 /// Why a wait ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wake {

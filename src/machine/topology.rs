@@ -140,12 +140,21 @@ impl Topology {
 
     /// The elements of the map `topo`.
     pub fn cpu_elements(&self) -> impl Iterator<Item = cpu_topo> {
-        self.places.iter().map(|place| cpu_topo {
+        self.places.iter().enumerate().map(|(cpu, place)| cpu_topo {
             llc: place.llc,
             node: place.node,
-            core: place.core.0,
+            sibling: self.next_sibling(cpu) as u32,
             present: place.present.into(),
         })
+    }
+
+    /// The next thread of the core of `cpu`, and after the last one the first: itself if it is alone.
+    fn next_sibling(&self, cpu: usize) -> usize {
+        let count = self.places.len();
+        let shares_core = |other: &usize| {
+            self.places[*other].present && self.places[*other].core == self.places[cpu].core
+        };
+        (cpu + 1..cpu + count).map(|other| other % count).find(shares_core).unwrap_or(cpu)
     }
 
     /// The elements of the map `llc_topo`.

@@ -65,6 +65,7 @@ fn one_socket() {
     let t =
         Machine::new("0-3", "0-3").llc("0-3", &["0", "1", "2", "3"]).node(0, "0-3", "10").read();
     assert_eq!((llcs(&t), cores(&t)), (vec![0; 4], vec![0, 1, 2, 3]));
+    assert!(t.cpu_elements().map(|e| e.sibling).eq(0..4), "a core of one thread");
     assert_eq!((t.llcs.len(), t.nr_nodes, t.smt), (1, 1, false));
     assert!(t.places.iter().all(|place| place.present));
 }
@@ -79,6 +80,7 @@ fn two_sockets_with_threads() {
         .read();
     assert_eq!(llcs(&t), [0, 0, 1, 1, 0, 0, 1, 1]);
     assert_eq!(cores(&t), [0, 1, 2, 3, 0, 1, 2, 3]);
+    assert_eq!(t.cpu_elements().map(|e| e.sibling).collect::<Vec<_>>(), [4, 5, 6, 7, 0, 1, 2, 3]);
     assert!(t.smt);
     assert_eq!(t.llcs, [Llc { node: 0, nearest: vec![1] }, Llc { node: 1, nearest: vec![0] }]);
 }

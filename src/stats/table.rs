@@ -190,6 +190,12 @@ mod tests {
             (intf::counter_CNT_IDLE_DIRECT, 50),
             (intf::counter_CNT_PINNED, 2),
             (intf::counter_CNT_QUEUED, 40),
+            // Different ones: a column that shows another's number is seen.
+            (intf::counter_CNT_PREEMPTIONS, 5),
+            (intf::counter_CNT_MIGRATIONS, 6),
+            (intf::counter_CNT_LLC_IN, 7),
+            (intf::counter_CNT_LLC_OUT, 8),
+            (intf::counter_CNT_STEALS, 9),
         ] {
             after.cpus[1].stats.counters[counter as usize] = value;
         }
@@ -198,6 +204,7 @@ mod tests {
             cpu.stats.counters[intf::counter_CNT_IDLE_NS as usize] = idle_ns;
         }
         after.cpus[1].stats.wakeup_hist[9] = 60;
+        after.cpus[1].state.running_pid = 42;
         after.nr_queued = 3;
         let now = vec![tasks::made::task(42, 250_000_000, 10, b"evil\x1b[31m")];
         let tasks = tasks::TaskTracker::default().busiest(now, Duration::from_secs(1), 5);
@@ -211,9 +218,9 @@ mod tests {
             "\
 cpu  node  llc  busy%  switches/s  slice  idle  queued  preempt  migr  llc-in  llc-out  steals
   0     0    0    0.0           0    0us     0       0        0     0       0        0       0
-  1     0    0   34.6        1234  3.5ms    50      42        0     0       0        0       0
-all              17.3        1234  3.5ms    50      42        0     0       0        0       0
-runnable 3  queue depth 3  wakeup latency p50 10us  p99 10us  max 10us  of 60
+  1     0    0   34.6        1234  3.5ms    50      42        5     6       7        8       9
+all              17.3        1234  3.5ms    50      42        5     6       7        8       9
+runnable 4  queue depth 3  wakeup latency p50 10us  p99 10us  max 10us  of 60
 
 pid  cpu  nice  weight  busy%  vruntime-ms  wakeups/s  wait-p99  command
  42    1     0    1024   25.0        123.5         10      16us  evil\\x1b[31m

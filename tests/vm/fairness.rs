@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use lab::{
     Case, Vm,
-    process::{Hog, cpu_times_over, hog},
+    process::{Hog, Policy, cpu_times_over, hog, set_affinity},
     qemu::Topology,
 };
 use std::{thread, time::Duration};
@@ -16,6 +16,11 @@ pub const CASES: &[Case] = &[
         .core()
         .deterministic()
         .on(Topology::TWO),
+    Case::new(2, "fairness_with_the_idle_class", with_the_idle_class)
+        .deterministic()
+        .on(Topology::TWO),
+    Case::new(2, "fairness_of_a_bound_task", of_a_bound_task).deterministic().on(Topology::TWO),
+    Case::new(3, "forks_gain_nothing", forks_gain_nothing).deterministic().on(Topology::TWO),
     Case::new(3, "sleepers_gain_nothing", sleepers_gain_nothing).deterministic().on(Topology::TWO),
 ];
 
@@ -91,6 +96,80 @@ fn three_on_two_cpus(vm: &mut Vm) -> Result<()> {
     vm.say(format!("{times:.3?}"));
     let (least, most) = (times.iter().min().context("none")?, times.iter().max().context("none")?);
     ensure!(most.as_secs_f64() <= 1.05 * least.as_secs_f64(), "{times:.3?}");
+    scheduler.finish()?;
+    Ok(())
+}
+
+/// A SCHED_IDLE hog takes next to nothing, and does not distort what the others get.
+fn with_the_idle_class(vm: &mut Vm) -> Result<()> {
+    const WINDOW: Duration = Duration::from_secs(6);
+    const WEIGHT_IDLE: f64 = 3.0;
+    let scheduler = vm.scheduler(&[])?;
+    let hogs = [
+        hog().on(&[1]).start()?,
+        hog().on(&[1]).nice(5).start()?,
+        hog().on(&[1]).policy(Policy::Idle).start()?,
+    ];
+    thread::sleep(SETTLE);
+    let times = cpu_times_over(&hogs, WINDOW)?;
+    let seconds: Vec<f64> = times.iter().map(Duration::as_secs_f64).collect();
+    let (nice_0, nice_5, idle) = (seconds[0], seconds[1], seconds[2]);
+    let due = WINDOW.as_secs_f64() * WEIGHT_IDLE / (weight(0) + weight(5) + WEIGHT_IDLE);
+    vm.say(format!(
+        "{times:.3?}: nice 5 to nice 0 is {:.3}; SCHED_IDLE got {:.1} of its due",
+        nice_5 / nice_0,
+        idle / due
+    ));
+    within(&[nice_5 / nice_0 / (weight(5) / weight(0))], 0.03)?;
+    // Its due is 13 ms, and a tick is 4 ms: no finer than that.
+    ensure!(idle > 0.0, "the SCHED_IDLE hog got nothing");
+    ensure!(idle < 3.0 * due, "the SCHED_IDLE hog got {idle:.3} s, due are {due:.3}");
+    scheduler.finish()?;
+    Ok(())
+}
+
+/// Half of a CPU is due to each of four hogs on two CPUs, however many of them may run on CPU 1 only:
+/// those who can go elsewhere do not live at the cost of those who cannot.
+fn of_a_bound_task(vm: &mut Vm) -> Result<()> {
+    const WINDOW: Duration = Duration::from_secs(4);
+    const TOLERANCE: f64 = 0.05;
+    let scheduler = vm.scheduler(&[])?;
+    for bound in [1, 2] {
+        let hogs: Vec<Hog> = (0..4)
+            .map(|number| if number < bound { hog().on(&[1]).start() } else { hog().start() })
+            .collect::<Result<_>>()?;
+        thread::sleep(SETTLE);
+        let times = cpu_times_over(&hogs, WINDOW)?;
+        vm.say(format!("{bound} of four bound to CPU 1: {times:.3?}"));
+        let parts: Vec<f64> =
+            times.iter().map(|time| time.as_secs_f64() / WINDOW.as_secs_f64() / 0.5).collect();
+        within(&parts[..bound], TOLERANCE)?;
+    }
+    scheduler.finish()?;
+    Ok(())
+}
+
+/// A chain of short-lived children has no more of a CPU than one hog: nobody's debts die with him.
+fn forks_gain_nothing(vm: &mut Vm) -> Result<()> {
+    const WINDOW: Duration = Duration::from_secs(2);
+    const LEAST: f64 = 0.45;
+    let scheduler = vm.scheduler(&[])?;
+    for (kind, line) in [
+        ("children that end at once", "while :; do (:); done"),
+        (
+            "children that compute a little",
+            "while :; do (i=0; while [ $i -lt 200 ]; do i=$((i+1)); done); done",
+        ),
+    ] {
+        let forks = vm.start(&["sh", "-c", line])?;
+        set_affinity(forks.pid(), &[1])?;
+        let hogs = [hog().on(&[1]).start()?];
+        thread::sleep(SETTLE);
+        let share = cpu_times_over(&hogs, WINDOW)?[0].as_secs_f64() / WINDOW.as_secs_f64();
+        vm.say(format!("beside {kind} a hog has {share:.3} of the CPU"));
+        ensure!(share >= LEAST, "beside {kind} a hog has {share:.3} of the CPU");
+        ensure!(share < 0.95, "there are no children");
+    }
     scheduler.finish()?;
     Ok(())
 }

@@ -3,13 +3,16 @@
 use anyhow::{Context, Result, ensure};
 use lab::{
     Case, Vm,
-    process::hog,
+    process::{First, Policy, Running, hog, set_policy},
     qemu::Topology,
     vm::{SCHEDULER, Scheduler, sched_ext},
 };
 use nix::sys::signal::Signal;
 use std::{
     fs,
+    io::ErrorKind,
+    os::unix::net::UnixDatagram,
+    path::PathBuf,
     process::Command,
     thread,
     time::{Duration, Instant},
@@ -21,6 +24,7 @@ pub const CASES: &[Case] = &[
     Case::new(1, "twenty_rounds_leave_nothing", twenty_rounds_leave_nothing).limit_secs(600),
     Case::new(9, "kill_nine", kill_nine),
     Case::new(12, "two_capabilities", two_capabilities),
+    Case::new(12, "tells_the_service_manager", tells_the_service_manager).on(Topology::TWO),
 ];
 
 /// A task that runs again after this long was not lost when its scheduler went away.
@@ -71,7 +75,10 @@ fn twenty_rounds_leave_nothing(vm: &mut Vm) -> Result<()> {
 
 fn kill_nine(vm: &mut Vm) -> Result<()> {
     let hogs: Vec<_> = (0..4).map(|_| hog().nice(10).start()).collect::<Result<_>>()?;
-    let end = vm.scheduler(&[])?.stop(Signal::SIGKILL)?;
+    let scheduler = vm.scheduler(&[])?;
+    // Whatever it does after the attach is done.
+    thread::sleep(SHORT);
+    let end = scheduler.stop(Signal::SIGKILL)?;
     ensure!(end.code == 128 + 9, "{end:?}");
     let took = vm.wait_for_state("disabled", Duration::from_secs(5))?;
     vm.say(format!("the default took over {took:.2?} after the end of the process"));
@@ -105,4 +112,108 @@ fn two_capabilities(vm: &mut Vm) -> Result<()> {
     ensure!(end.stdout.lines().count() > 1, "no statistics:\n{}", end.stderr);
     vm.say("attached, reported and stopped with CAP_BPF and CAP_PERFMON only");
     Ok(())
+}
+
+/// What the scheduler tells until `limit` passes without a word.
+fn told(socket: &UnixDatagram, limit: Duration) -> Result<String> {
+    let mut text = [0; 256];
+    socket.set_read_timeout(Some(limit))?;
+    match socket.recv(&mut text) {
+        Ok(length) => Ok(String::from_utf8_lossy(&text[..length]).into_owned()),
+        Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(String::new()),
+        Err(error) => Err(error).context("listening to the scheduler"),
+    }
+}
+
+/// As systemd hears it: ready when attached, alive as long as tasks get to run and no longer, stopping.
+fn tells_the_service_manager(vm: &mut Vm) -> Result<()> {
+    const SOCKET: &str = "/run/notify";
+    /// The scheduler looks, and says that it is alive, twice in this time.
+    const WATCHDOG: Duration = Duration::from_secs(1);
+    const LOOK: Duration = Duration::from_millis(500);
+    fs::remove_file(SOCKET).ok();
+    let socket = UnixDatagram::bind(SOCKET).context("making the socket")?;
+    let mut command = Command::new(SCHEDULER);
+    command.env("NOTIFY_SOCKET", SOCKET).env("WATCHDOG_USEC", WATCHDOG.as_micros().to_string());
+    let mut scheduler = Running::start(&mut command)?;
+
+    let ready = told(&socket, Duration::from_secs(60))?;
+    let state = vm.state()?;
+    ensure!(ready.lines().any(|line| line == "READY=1"), "first it says {ready:?}");
+    ensure!(state == "enabled", "ready, but the state is {state}");
+    for _ in 0..2 {
+        let alive = told(&socket, 4 * WATCHDOG)?;
+        ensure!(alive == "WATCHDOG=1", "it says {alive:?}, and the machine idles");
+    }
+
+    // Real-time tasks have all CPUs, an ordinary one waits; this process and the scheduler are before them all.
+    let real_time_only = RealTimeOnly::begin()?;
+    set_policy(scheduler.pid(), Policy::FifoFirst)?;
+    let waiting = hog().start()?;
+    let real_time = [0, 1].map(|cpu| hog().on(&[cpu]).policy(Policy::Fifo).start());
+    // One look may have been under way, the next still sees that tasks ran since the one before.
+    for _ in 0..3 {
+        told(&socket, LOOK)?;
+    }
+    let before = waiting.cpu_time()?;
+    let silent = told(&socket, 3 * WATCHDOG)?;
+    ensure!(waiting.cpu_time()? == before, "the case is wrong: the task does run");
+    ensure!(silent.is_empty(), "nobody got to run, and it says {silent:?}");
+    for hog in real_time {
+        drop(hog?);
+    }
+    let alive = told(&socket, 4 * WATCHDOG)?;
+    ensure!(alive == "WATCHDOG=1", "it says {alive:?}, and the task runs again");
+    drop(real_time_only);
+
+    ensure!(!scheduler.has_ended()?, "it has ended:\n{}", scheduler.stderr());
+    scheduler.signal(Signal::SIGTERM)?;
+    let mut last = told(&socket, WATCHDOG)?;
+    while last == "WATCHDOG=1" {
+        last = told(&socket, WATCHDOG)?;
+    }
+    ensure!(last == "STOPPING=1", "at the end it says {last:?}");
+    let end = scheduler.wait(Duration::from_secs(30))?;
+    ensure!(end.code == 0, "{end:?}");
+    vm.say("ready when attached, silent while nobody gets to run, alive afterwards");
+    Ok(())
+}
+
+/// While it lives, nothing is kept for ordinary tasks: no throttle, no server of a class on any CPU. This process
+/// is before all real-time hogs.
+struct RealTimeOnly {
+    /// Files and what they held.
+    held: Vec<(PathBuf, String)>,
+    _first: First,
+}
+
+impl RealTimeOnly {
+    fn begin() -> Result<Self> {
+        const THROTTLE: &str = "/proc/sys/kernel/sched_rt_runtime_us";
+        const SERVERS: &str = "/sys/kernel/debug/sched";
+        let mut files = vec![(PathBuf::from(THROTTLE), "-1")];
+        for class in ["fair_server", "ext_server"] {
+            // Older kernels have no server of sched_ext, or none at all.
+            let Ok(cpus) = fs::read_dir(format!("{SERVERS}/{class}")) else { continue };
+            for cpu in cpus {
+                files.push((cpu?.path().join("runtime"), "0"));
+            }
+        }
+        let mut this = Self { held: Vec::new(), _first: First::begin()? };
+        for (file, value) in files {
+            let held = fs::read_to_string(&file)?;
+            fs::write(&file, value).with_context(|| format!("writing {}", file.display()))?;
+            this.held.push((file, held));
+        }
+        Ok(this)
+    }
+}
+
+impl Drop for RealTimeOnly {
+    fn drop(&mut self) {
+        // The cases after this one would tell.
+        for (file, held) in &self.held {
+            fs::write(file, held.trim()).ok();
+        }
+    }
 }

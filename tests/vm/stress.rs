@@ -1,12 +1,19 @@
 //! The machine goes on, whatever happens to it.
 
 use anyhow::{Context, Result, ensure};
-use lab::{Case, Vm, process::hog, qemu::Topology};
+use lab::{
+    Case, Vm,
+    process::{First, Hog, Policy, hog, set_affinity},
+    qemu::Topology,
+    vm::{Scheduler, wait_for},
+};
 use std::{fs, thread, time::Duration};
 
 pub const CASES: &[Case] = &[
     Case::new(7, "no_stall", no_stall).limit_secs(600),
     Case::new(8, "hotplug_under_load", hotplug_under_load).on(Topology::TWO_SOCKETS),
+    Case::new(8, "hotplug_of_all_a_task_has", hotplug_of_all_a_task_has).on(Topology::TWO_SOCKETS),
+    Case::new(7, "least_weights_go_on", least_weights_go_on),
 ];
 
 /// Seven kinds of stress at once, 60 s, 217 workers on four CPUs.
@@ -27,6 +34,11 @@ fn no_stall(vm: &mut Vm) -> Result<()> {
     Ok(())
 }
 
+fn set_online(cpu: usize, online: &str) -> Result<()> {
+    fs::write(format!("/sys/devices/system/cpu/cpu{cpu}/online"), online)
+        .with_context(|| format!("setting CPU {cpu} online to {online}"))
+}
+
 fn hotplug_under_load(vm: &mut Vm) -> Result<()> {
     const ROUNDS: usize = 10;
     let mut scheduler = vm.scheduler(&[])?;
@@ -35,8 +47,7 @@ fn hotplug_under_load(vm: &mut Vm) -> Result<()> {
     for round in 0..ROUNDS {
         for cpu in 1..4 {
             for online in ["0", "1"] {
-                fs::write(format!("/sys/devices/system/cpu/cpu{cpu}/online"), online)
-                    .with_context(|| format!("round {round}: CPU {cpu} to {online}"))?;
+                set_online(cpu, online).with_context(|| format!("round {round}"))?;
                 thread::sleep(Duration::from_millis(50));
                 scheduler
                     .check_alive()
@@ -50,6 +61,77 @@ fn hotplug_under_load(vm: &mut Vm) -> Result<()> {
     for hog in hogs.iter().chain([&pinned]) {
         ensure!(!hog.cpu_time()?.is_zero(), "a hog does not run");
     }
+    scheduler.check_alive()?;
+    scheduler.finish()?;
+    Ok(())
+}
+
+/// Waits until each of the tasks has run once more, and returns the longest wait.
+fn all_go_on(tasks: &[Hog], limit: Duration) -> Result<Duration> {
+    let before: Vec<Duration> = tasks.iter().map(Hog::cpu_time).collect::<Result<_>>()?;
+    let mut longest = Duration::ZERO;
+    for (task, before) in tasks.iter().zip(before) {
+        let waited = wait_for(limit, || Ok(task.cpu_time()? > before));
+        longest = longest.max(waited.with_context(|| format!("task {} stands", task.pid()))?);
+    }
+    Ok(longest)
+}
+
+/// Tasks wait for the two CPUs that they may run on, or for one, and those go off one after the other. They are
+/// so many that the kernel does not get round to pushing all of them away before it tells the scheduler, and
+/// then it waits for those who are left.
+fn hotplug_of_all_a_task_has(vm: &mut Vm) -> Result<()> {
+    const ROUNDS: usize = 2;
+    const LIMIT: Duration = Duration::from_secs(8);
+    let mut scheduler = vm.scheduler(&[])?;
+    let mut masks = vec![vec![2, 3]; 6];
+    masks.extend([vec![2], vec![2], vec![3], vec![3]]);
+    let plans = masks.iter().enumerate().map(|(number, mask)| match number % 3 {
+        // Some wake while the CPU goes.
+        2 => hog().on(mask).sleeping(300, 200),
+        _ => hog().on(mask),
+    });
+    let tasks: Vec<Hog> = plans.map(|plan| plan.start()).collect::<Result<_>>()?;
+    let mut longest = Duration::ZERO;
+    let check = |scheduler: &mut Scheduler| {
+        let waited = all_go_on(&tasks, LIMIT)?;
+        scheduler.check_alive()?;
+        Ok::<_, anyhow::Error>(waited)
+    };
+    for round in 0..ROUNDS {
+        let _crowd = vm.start(&["stress-ng", "--cpu", "60", "--taskset", "2,3"])?;
+        thread::sleep(Duration::from_secs(1));
+        let order = if round % 2 == 0 { [2, 3] } else { [3, 2] };
+        for (cpu, online) in [(order[0], "0"), (order[1], "0"), (order[0], "1"), (order[1], "1")] {
+            let step = || format!("round {round}: CPU {cpu} to {online}");
+            set_online(cpu, online).with_context(step)?;
+            longest = longest.max(check(&mut scheduler).with_context(step)?);
+        }
+        // Without a CPU left they got all of them.
+        for (task, mask) in tasks.iter().zip(&masks) {
+            set_affinity(task.pid(), mask)?;
+        }
+        longest = longest.max(check(&mut scheduler).with_context(|| format!("round {round}"))?);
+    }
+    vm.say(format!("longest wait for a run: {longest:.1?}"));
+    scheduler.finish()?;
+    Ok(())
+}
+
+/// By weight alone, each of these three would wait for minutes beside the hogs: after at most five seconds
+/// (`WAIT_MAX_NS` in queue.h) it is their turn, whichever queue they wait in.
+fn least_weights_go_on(vm: &mut Vm) -> Result<()> {
+    const LIMIT: Duration = Duration::from_secs(12);
+    let mut scheduler = vm.scheduler(&[])?;
+    let _first = First::begin()?;
+    let least = [
+        hog().policy(Policy::Idle).start()?,
+        hog().on(&[1]).policy(Policy::Idle).start()?,
+        hog().nice(19).start()?,
+    ];
+    let _heavy: Vec<Hog> = (0..12).map(|_| hog().nice(-20).start()).collect::<Result<_>>()?;
+    let longest = all_go_on(&least, LIMIT)?;
+    vm.say(format!("longest wait for a run: {longest:.1?}"));
     scheduler.check_alive()?;
     scheduler.finish()?;
     Ok(())

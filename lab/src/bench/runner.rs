@@ -8,10 +8,10 @@ use super::{
     scenario::Scenario,
 };
 use crate::{
+    boot::EMULATOR_FAULT,
     initramfs::Initramfs,
     kernel::Kernel,
     qemu::{self, Event, Guest, Mode, Topology},
-    suite::EMULATOR_FAULT,
 };
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde::{Deserialize, Serialize};

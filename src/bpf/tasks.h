@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * The callbacks for tasks that come and change: what they start with, and what a new
+ * affinity or weight does to them. (They leave nothing behind: their storage goes
+ * with them.)
+ */
+#ifndef SCHEDULER_TASKS_H
+#define SCHEDULER_TASKS_H
+
+void BPF_STRUCT_OPS(sched_set_cpumask, struct task_struct *p, const struct cpumask *mask)
+{
+	struct task_ctx *tctx = task_ctx_of(p);
+
+	if (!tctx)
+		return;
+	tctx->affinity = affinity_of(p, mask);
+	if (tctx->clock != ABSENT)
+		settle(tctx, scx_bpf_task_cpu(p));
+}
+
+void BPF_STRUCT_OPS(sched_set_weight, struct task_struct *p, u32 weight)
+{
+	struct task_ctx *tctx = task_ctx_of(p);
+	u32 before, after;
+	u64 clock_vns;
+
+	if (!tctx)
+		return;
+	/* Finer than `weight`, which rounds nice 19 down by a third. */
+	before = tctx->weight;
+	after = weight_of(p->static_prio - 120, p->policy);
+	if (before == after)
+		return;
+	tctx->weight = after;
+	if (tctx->clock == ABSENT)
+		return;
+	clock_vns = clock_now(tctx, scx_bpf_task_cpu(p));
+	tctx->vruntime_vns = reweigh(tctx->vruntime_vns, clock_vns, before, after);
+	ask(tctx, slice_of(tctx, scx_bpf_task_cpu(p)));
+}
+
+s32 BPF_STRUCT_OPS_SLEEPABLE(sched_init_task, struct task_struct *p,
+			     struct scx_init_task_args *args)
+{
+	struct task_ctx *tctx;
+
+	tctx = bpf_task_storage_get(&task_ctxs, p, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	if (!tctx)
+		return -ENOMEM;
+	tctx->clock = ABSENT;
+	tctx->cpu = -1;
+	tctx->weight = weight_of(p->static_prio - 120, p->policy);
+	tctx->burst_avg_ns = knobs.slice_max_ns;
+	return 0;
+}
+
+void BPF_STRUCT_OPS(sched_enable, struct task_struct *p)
+{
+	struct task_ctx *tctx = task_ctx_of(p);
+
+	if (!tctx)
+		return;
+	tctx->charged_ns = p->se.sum_exec_runtime;
+	tctx->weight = weight_of(p->static_prio - 120, p->policy);
+	tctx->affinity = affinity_of(p, p->cpus_ptr);
+}
+
+#endif /* SCHEDULER_TASKS_H */
