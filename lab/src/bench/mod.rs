@@ -2,14 +2,12 @@
 //!
 //! On the host, [`scenario`] says what runs, [`candidate`] under which schedulers, [`runner`] boots and keeps
 //! samples, [`figure`] reads numbers from them, [`results`] collects, [`report`] and [`chart`] show,
-//! [`gate`] judges. In the guest, [`guest`] carries out a [`plan`].
+//! [`gate`] judges. In the guest, [`lab_guest::bench`] carries out a [`lab_guest::plan`].
 
 pub mod candidate;
 pub mod chart;
 pub mod figure;
 pub mod gate;
-pub mod guest;
-pub mod plan;
 pub mod progress;
 pub mod report;
 pub mod results;

@@ -2,10 +2,10 @@
 
 use super::{
     candidate::DEFAULT,
-    plan::SAMPLE_OFFSET_US,
     results::{Entry, FigureResult, PartResult, Results},
     scenario::{Better, Scenario},
 };
+use lab_guest::plan::SAMPLE_OFFSET_US;
 use std::{collections::BTreeSet, fmt::Write};
 
 /// The name of the block of results in the README.

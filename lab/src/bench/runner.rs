@@ -1,12 +1,7 @@
 //! Runs cells: one guest for each scheduler, scenario, number of CPUs and sample. What a guest reported is
 //! kept under a hash of all that decides it, so that nothing is run twice.
 
-use super::{
-    candidate::Candidate,
-    plan::{Idle, Message, PLAN, Plan, Record, SAMPLE},
-    progress::Progress,
-    scenario::Scenario,
-};
+use super::{candidate::Candidate, progress::Progress, scenario::Scenario};
 use crate::{
     boot::EMULATOR_FAULT,
     initramfs::Initramfs,
@@ -14,6 +9,7 @@ use crate::{
     qemu::{self, Event, Guest, Mode, Topology},
 };
 use anyhow::{Context, Result, anyhow, bail, ensure};
+use lab_guest::plan::{Idle, Message, PLAN, Plan, Record, SAMPLE};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::{
