@@ -18,7 +18,7 @@ const SCENARIO: &str = r#"
     name = "all at once"
     load = ["exec stress-ng --cpu 4 --fork 1 --timeout 0 --metrics-brief"]
     settle_ms = 100
-    probe = "cyclictest --policy=other -t2 -i 1000 -l 200 -q --default-system -h 100000; hackbench -l 10 -g 1"
+    probe = "cyclictest --policy=other -t2 -i 1000 -l 200 -q --default-system -h 20000; hackbench -l 10 -g 1"
     figures = [{ name = "time", unit = "s", better = "less", regex = '^Time: (\S+)' }]
 "#;
 
