@@ -147,7 +147,7 @@ fn peers(root: &Path, named: &[String], failures: &mut Vec<String>) -> Result<Ve
             continue;
         }
         println!("bench: {} (built once)", peer.name());
-        match peer.build(&root.join(".cache/peers")) {
+        match peer.build(root) {
             Ok(candidate) => candidates.push(candidate),
             Err(error) => {
                 println!("FAIL  {error:#}");
