@@ -16,9 +16,9 @@ pub struct Overcommit {
     /// Hogs for each CPU
     #[arg(long, default_value_t = 50)]
     tasks_per_cpu: usize,
-    /// How often a command is run
+    /// The pause between two commands
     #[arg(long, default_value_t = 50)]
-    command_every_ms: u64,
+    command_pause_ms: u64,
     /// How long to run
     #[arg(long)]
     seconds: f64,
@@ -53,17 +53,18 @@ impl Overcommit {
         let hogs: Vec<_> = hogs.collect();
         exact_timers()?;
         start.wait();
-        let begin = Instant::now() + SETTLE;
+        let end = Instant::now() + SETTLE + window;
         let mut commands = Times::default();
-        for number in 0.. {
-            let at = begin + Duration::from_millis(self.command_every_ms) * number;
-            if at >= begin + window {
+        thread::sleep(SETTLE);
+        loop {
+            // From the instant when a user would have pressed Enter: the wakeup counts as well.
+            let at = Instant::now() + Duration::from_millis(self.command_pause_ms);
+            if at >= end {
                 break;
             }
             sleep_until(at);
             let status = Command::new("/bin/true").status().context("running /bin/true")?;
             ensure!(status.success(), "/bin/true ended with {status}");
-            // Counted from when it should have begun.
             commands.add(at.elapsed());
         }
         let longest = join(hogs)?.into_iter().max().unwrap_or_default();
