@@ -546,7 +546,7 @@ SCX_OPS_DEFINE(scheduler_ops,
 	       .enable = (void *)sched_enable,
 	       .init = (void *)sched_init,
 	       .exit = (void *)sched_exit,
-	       .flags = SCX_OPS_KEEP_BUILTIN_IDLE | SCX_OPS_ENQ_LAST,
+	       .flags = SCX_OPS_KEEP_BUILTIN_IDLE | SCX_OPS_ENQ_LAST | SCX_OPS_ENQ_EXITING,
 	       /*
 		* Longer than WAIT_MAX_NS and a turn of the queue together: a thousand tasks
 		* a CPU, a tick of 100 Hz each, take ten seconds.
