@@ -313,10 +313,15 @@ void BPF_STRUCT_OPS(sched_running, struct task_struct *p)
 		/* Its vruntime may be minutes ahead: nobody else is to follow it there. */
 		tctx->rescued = false;
 	} else if (tctx->affinity == AFF_WHOLE) {
-		drive_clock(&lctx->clock, tctx->vruntime_vns, now);
+		drive_clock(&lctx->clock, tctx->vruntime_vns, now, tctx->weight);
 		catch_up(&cctx->clock, tctx->vruntime_vns, lctx->clock.now_vns, now);
 	} else {
-		drive_clock(&cctx->clock, tctx->vruntime_vns, now);
+		/*
+		 * The LLC's, too: its own tasks would have had this CPU if any had waited, so
+		 * they are not owed what the others ran meanwhile.
+		 */
+		drive_clock(&cctx->clock, tctx->vruntime_vns, now, tctx->weight);
+		drive_clock(&lctx->clock, tctx->vruntime_vns, now, WEIGHT_NICE0);
 	}
 	tctx->charged_ns = p->se.sum_exec_runtime;
 	publish(cctx, p, tctx, now);

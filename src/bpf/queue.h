@@ -51,8 +51,9 @@ static __always_inline void keep(struct task_struct *p, struct task_ctx *tctx, s
 	if (alone) {
 		struct llc_ctx *lctx = llc_ctx_of(llc_of(cpu));
 
+		/* Alone, a light task must not drag the clock from those who compete elsewhere. */
 		if (lctx)
-			drive_clock(&lctx->clock, tctx->vruntime_vns, now);
+			drive_clock(&lctx->clock, tctx->vruntime_vns, now, WEIGHT_NICE0);
 		place_alone(tctx, cpu, now);
 		ask(tctx, slice_ns);
 	}
