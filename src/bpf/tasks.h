@@ -60,6 +60,9 @@ void BPF_STRUCT_OPS(sched_enable, struct task_struct *p)
 
 	if (!tctx)
 		return;
+	/* It may have left for another class while it waited here. */
+	tctx->runnable_at = 0;
+	tctx->queued_at = 0;
 	tctx->charged_ns = p->se.sum_exec_runtime;
 	tctx->weight = weight_of(p->static_prio - 120, p->policy);
 	tctx->affinity = affinity_of(p, p->cpus_ptr);

@@ -41,9 +41,9 @@ static __always_inline u64 clock_now(const struct task_ctx *tctx, s32 cpu)
 }
 
 /* Lets a clock follow the vruntime of a task that starts or goes on. */
-static __always_inline void drive_clock(struct vclock *c, u64 vruntime_vns, u64 now)
+static __always_inline void drive_clock(struct vclock *c, u64 vruntime_vns, u64 now, u32 weight)
 {
-	struct vclock next = clock_advance(*c, vruntime_vns, now);
+	struct vclock next = clock_advance(*c, vruntime_vns, now, weight);
 
 	if (next.now_vns != c->now_vns)
 		*c = next;

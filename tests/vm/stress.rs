@@ -7,10 +7,15 @@ use lab::{
     qemu::Topology,
     vm::{Scheduler, wait_for},
 };
-use std::{fs, thread, time::Duration};
+use nix::sys::signal::Signal;
+use std::{
+    fs, thread,
+    time::{Duration, Instant},
+};
 
 pub const CASES: &[Case] = &[
     Case::new(7, "no_stall", no_stall).limit_secs(600),
+    Case::new(7, "big_tasks_exit", big_tasks_exit).core().on(Topology::THREADS),
     Case::new(8, "hotplug_under_load", hotplug_under_load).on(Topology::TWO_SOCKETS),
     Case::new(8, "hotplug_of_all_a_task_has", hotplug_of_all_a_task_has).on(Topology::TWO_SOCKETS),
     Case::new(7, "least_weights_go_on", least_weights_go_on),
@@ -30,6 +35,39 @@ fn no_stall(vm: &mut Vm) -> Result<()> {
     let end = vm.run(&line, Duration::from_secs(400))?;
     scheduler.check_alive()?;
     vm.say(end.stdout + &end.stderr);
+    scheduler.finish()?;
+    Ok(())
+}
+
+/// A task that frees its memory runs for long after it is marked as exiting, which the kernel would put into its CPU's
+/// own queue, idle or not, without asking. Beside a hog on its core it is to move to the idle one, and to end.
+fn big_tasks_exit(vm: &mut Vm) -> Result<()> {
+    const LIMIT: Duration = Duration::from_secs(3);
+    // Small pages take longer to free. Not every kernel has large ones.
+    fs::write("/sys/kernel/mm/transparent_hugepage/enabled", "never").ok();
+    let mut scheduler = vm.scheduler(&[])?;
+    let _sibling = hog().on(&[0]).start()?;
+    for _ in 0..2 {
+        let big = vm.start(&[
+            "busybox",
+            "dd",
+            "if=/dev/zero",
+            "of=/dev/null",
+            "bs=400M",
+            "count=100000",
+        ])?;
+        set_affinity(big.pid(), &[1])?;
+        thread::sleep(Duration::from_secs(4));
+        set_affinity(big.pid(), &[0, 1, 2, 3])?;
+        big.signal(Signal::SIGKILL)?;
+        // Nothing may run meanwhile that would wake its CPU.
+        thread::sleep(LIMIT);
+        let begin = Instant::now();
+        big.wait(Duration::from_secs(20))?;
+        let late = begin.elapsed();
+        ensure!(late < Duration::from_millis(500), "it ended {:?} after its kill", LIMIT + late);
+    }
+    scheduler.check_alive()?;
     scheduler.finish()?;
     Ok(())
 }
