@@ -81,7 +81,10 @@ fn all_go_on(tasks: &[Hog], limit: Duration) -> Result<Duration> {
 /// waits then for whoever is left in a queue of such a CPU; 7.3 was seen to go on.
 fn hotplug_of_all_a_task_has(vm: &mut Vm) -> Result<()> {
     const ROUNDS: usize = 2;
-    const LIMIT: Duration = Duration::from_secs(8);
+    // Less than the kernel's watchdog allows, or it would be this that ends the wait.
+    const LIMIT: Duration = Duration::from_secs(15);
+    // 6.12 miscounts the bandwidth of its deadline servers when a CPU goes. Nothing of ours runs there.
+    vm.expect_log("kernel/sched/deadline.c");
     let mut scheduler = vm.scheduler(&[])?;
     let mut masks = vec![vec![2, 3]; 6];
     masks.extend([vec![2], vec![2], vec![3], vec![3]]);
