@@ -156,12 +156,17 @@ static __always_inline void choose_target(struct task_struct *p, s32 cpu, struct
 	}
 	if (to->enq_flags & SCX_ENQ_REENQ)
 		count(CNT_REENQUEUED);
+	/* Served by the kernel before it asks us, and where it no longer does. */
+	if (first) {
+		to->dsq = SCX_DSQ_GLOBAL;
+		return;
+	}
 	if (!tctx->queued_at)
 		tctx->queued_at = now;
 	/* Announced before it is done: see sched_update_idle. */
 	lctx->queued_at = now;
 	to->by_deadline = true;
-	to->due_vns = first ? clock_now(tctx, cpu) - FIRST_VNS : tctx->deadline_vns;
+	to->due_vns = tctx->deadline_vns;
 	to->dsq = bound ? cpu_dsq(cpu) : llc_of(cpu);
 	count(bound ? CNT_PINNED : CNT_QUEUED);
 }
@@ -171,12 +176,12 @@ void BPF_STRUCT_OPS(sched_enqueue, struct task_struct *p, u64 enq_flags)
 	struct target to = {.enq_flags = enq_flags};
 
 	choose_target(p, scx_bpf_task_cpu(p), &to);
-	if (!to.by_deadline) {
+	if (to.by_deadline)
+		scx_bpf_dsq_insert_vtime(p, to.dsq, to.slice_ns, to.due_vns, to.enq_flags);
+	else
 		scx_bpf_dsq_insert(p, to.dsq, to.slice_ns, to.enq_flags);
-		return;
-	}
-	scx_bpf_dsq_insert_vtime(p, to.dsq, to.slice_ns, to.due_vns, to.enq_flags);
-	wake_idle_for(p);
+	if (to.by_deadline || to.dsq == SCX_DSQ_GLOBAL)
+		wake_idle_for(p);
 }
 
 /* ---- what next ---- */
