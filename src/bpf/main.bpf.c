@@ -351,6 +351,8 @@ void BPF_STRUCT_OPS(sched_stopping, struct task_struct *p, bool runnable)
 		tctx->burst_ns = 0;
 		tctx->spent = false;
 		tctx->sync = false;
+		if (p->flags & PF_EXITING)
+			leave_for_good(tctx, scx_bpf_task_cpu(p));
 	}
 }
 
