@@ -74,7 +74,7 @@ kernels:
 bench: build
 	@scripts/setup.sh bench
 	@scripts/kernels.sh 7.3
-	@$(CARGO) build --quiet --release -p lab
+	@$(CARGO) build --quiet --release -p lab -p lab-guest
 	@$(TARGET)/release/lab bench $(SCENARIO) --scheduler $(TARGET)/release/scheduler --samples $(SAMPLES) --mode $(MODE) \
 		--jobs $(JOBS) --args="$(ARGS)" --out $(OUT) $(if $(PEERS),--peers$(if $(filter-out 1,$(PEERS)),=$(PEERS)))
 
@@ -82,7 +82,8 @@ bench: build
 gate: build
 	@scripts/setup.sh bench
 	@scripts/kernels.sh 7.3
-	@$(CARGO) build --quiet --release -p lab
+	@$(CARGO) build --quiet --release -p lab -p lab-guest
+	VM=1 $(CARGO) test --quiet --release -p lab --test repeat
 	@$(TARGET)/release/lab gate --scheduler $(TARGET)/release/scheduler
 
 kernel-6.12:

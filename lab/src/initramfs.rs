@@ -34,7 +34,7 @@ impl Initramfs {
         self.insert(path, Entry::Link(target.into()))
     }
 
-    /// Adds a program of the host at `path`, without its debug information, and the shared libraries
+    /// Adds a program of the host at `path`, without its symbols, and the shared libraries
     /// it needs at the host's own paths.
     pub fn program(&mut self, path: &str, host: &Path) -> Result<&mut Self> {
         let content = stripped(host)?;
@@ -102,14 +102,16 @@ fn pad(out: &mut impl Write, written: usize) -> io::Result<()> {
     out.write_all(&[0; 3][..written.wrapping_neg() % 4])
 }
 
-/// The program's bytes without debug information; as they are if there is no `objcopy`.
+/// The program's bytes without symbols and debug information; as they are if there is no `objcopy`.
 fn stripped(program: &Path) -> Result<Vec<u8>> {
-    let slim =
-        Command::new("objcopy").arg("--strip-debug").arg(program).arg("/dev/stdout").output();
-    match slim {
-        Ok(out) if out.status.success() && !out.stdout.is_empty() => Ok(out.stdout),
-        _ => fs::read(program).with_context(|| format!("reading {}", program.display())),
-    }
+    // A file, because objcopy cannot write into a pipe.
+    let slim = tempfile::NamedTempFile::new().context("creating a temporary file")?;
+    let done = Command::new("objcopy").arg("--strip-all").arg(program).arg(slim.path()).output();
+    let source = match done {
+        Ok(out) if out.status.success() => slim.path(),
+        _ => program,
+    };
+    fs::read(source).with_context(|| format!("reading {}", program.display()))
 }
 
 /// The shared libraries of a program, its loader among them. None for a static program.
@@ -132,6 +134,15 @@ pub fn find_in_path(name: &str) -> Option<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn programs_are_stripped() {
+        let this = std::env::current_exe().expect("this program");
+        if find_in_path("objcopy").is_some() {
+            let size = fs::metadata(&this).expect("its size").len();
+            assert!((stripped(&this).expect("its bytes").len() as u64) < size);
+        }
+    }
 
     #[test]
     fn archive_is_reproducible_and_aligned() {

@@ -10,14 +10,11 @@
 pub mod bench;
 mod boot;
 pub mod demo;
-pub mod init;
 pub mod initramfs;
 pub mod kernel;
-pub mod probe;
-pub mod process;
 pub mod qemu;
 pub mod suite;
-pub mod vm;
 
+pub use lab_guest::{init, process, vm};
 pub use suite::{Case, Suite};
 pub use vm::Vm;

@@ -2,10 +2,11 @@
 
 use anyhow::{Context, Result, ensure};
 use lab::{
-    bench::{candidate::Candidate, plan::Record, runner::Runner, scenario::Scenario},
+    bench::{candidate::Candidate, runner::Runner, scenario::Scenario},
     kernel::{Kernel, SERIES},
     qemu::{Guest, Mode, Topology},
 };
+use lab_guest::plan::Record;
 use std::{env, path::Path, thread};
 
 /// All that could differ: many tasks on several CPUs, timers, forks, pipes, and times in the output.
@@ -17,7 +18,7 @@ const SCENARIO: &str = r#"
     name = "all at once"
     load = ["exec stress-ng --cpu 4 --fork 1 --timeout 0 --metrics-brief"]
     settle_ms = 100
-    probe = "cyclictest --policy=other -t2 -i 1000 -l 200 -q --default-system -h 100000; hackbench -l 10 -g 1"
+    probe = "cyclictest --policy=other -t2 -i 1000 -l 200 -q --default-system -h 20000; hackbench -l 10 -g 1"
     figures = [{ name = "time", unit = "s", better = "less", regex = '^Time: (\S+)' }]
 "#;
 
@@ -25,9 +26,11 @@ const SCENARIO: &str = r#"
 fn boot(number: u64, sample: u64, scheduler: &Candidate) -> Result<(Vec<u8>, Record)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the repository")?;
     let kernel = Kernel::find(SERIES[SERIES.len() - 1], root)?;
-    let guest_program = Path::new(env!("CARGO_BIN_EXE_lab-guest"));
+    // target/release/lab-guest beside target/release/deps.
+    let this = env::current_exe().context("finding this program")?;
+    let guest_program = this.ancestors().nth(2).context("the target folder")?.join("lab-guest");
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("repeat-{number}"));
-    let runner = Runner::new(kernel, Mode::Deterministic, guest_program, folder.clone())?;
+    let runner = Runner::new(kernel, Mode::Deterministic, &guest_program, folder.clone())?;
     let scenario = Scenario::parse("repeat", SCENARIO)?;
     let guest = Guest {
         kernel: &runner.kernel,

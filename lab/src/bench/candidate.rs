@@ -88,8 +88,9 @@ impl Peer {
         &self.name
     }
 
-    /// Builds the peer below `cache` unless it is there, with cargo's output in a log file.
-    pub fn build(&self, cache: &Path) -> Result<Candidate> {
+    /// Builds the peer in `.cache/peers` unless it is there, with cargo's output in a log file.
+    pub fn build(&self, repository: &Path) -> Result<Candidate> {
+        let cache = repository.join(".cache/peers");
         let root = cache.join(format!("{}-{}", self.name, self.version));
         let program = root.join("bin").join(&self.name);
         if !program.is_file() {
@@ -102,6 +103,8 @@ impl Peer {
                 .arg("--target-dir")
                 .arg(cache.join("target"))
                 .arg(&self.name)
+                // `cargo install` does not read the repository's .cargo/config.toml.
+                .env("BPF_CLANG", repository.join("scripts/bpf-clang"))
                 .stdin(Stdio::null())
                 .stdout(file.try_clone()?)
                 .stderr(file)

@@ -2,7 +2,7 @@
 
 use super::{
     candidate::DEFAULT,
-    report::{chart_prefix, ratio, tables},
+    report::{chart_prefix, ratio, slug, tables},
     results::{Entry, PartResult, Results},
 };
 use anyhow::{Context, Result};
@@ -35,8 +35,8 @@ pub fn draw_all(results: &Results, folder: &Path) -> Result<Vec<String>> {
         let Some(first) = entries.first() else { continue };
         for part in &first.parts {
             for histogram in part.curves.keys() {
-                let name = format!("{}{}-{histogram}", chart_prefix(first), part.name);
-                let name = name.trim_end_matches('-').replace([' ', '/'], "-") + ".svg";
+                let name = slug(&format!("{} {histogram}", part.name));
+                let name = format!("{}{name}.svg", chart_prefix(first));
                 let title = format!("{}: {} {histogram}", first.scenario, part.name);
                 write(name, distribution(title.trim(), entries, &part.name, histogram)?)?;
             }
@@ -68,6 +68,8 @@ fn distribution(
         })
         .collect();
     let top = lines.iter().flat_map(|(_, curve)| curve).map(|point| point.1).fold(1.0, f64::max);
+    let least = lines.iter().flat_map(|(_, curve)| curve).map(|point| point.1).fold(top, f64::min);
+    let bottom = 10_f64.powf(least.log10().floor());
     if lines.is_empty() {
         return Ok(None);
     }
@@ -80,7 +82,7 @@ fn distribution(
             .margin(12)
             .x_label_area_size(36)
             .y_label_area_size(64)
-            .build_cartesian_2d(0.0..NINES_MAX, (1.0..top * 1.5).log_scale())?;
+            .build_cartesian_2d(0.0..NINES_MAX, (bottom..top * 1.5).log_scale())?;
         chart
             .configure_mesh()
             .x_desc("percentile")
@@ -139,7 +141,7 @@ fn ratios(results: &Results) -> Result<Option<String>> {
                     }
                 }
                 rows.push(format!(
-                    "{} {}: {} {}",
+                    "{} {}: {}: {}",
                     entries[0].scenario, entries[0].cpus, part.name, figure.name
                 ));
             }
@@ -156,7 +158,9 @@ fn ratios(results: &Results) -> Result<Option<String>> {
     }
     let least = dots.iter().map(|dot| dot.ratio).fold(0.5, f64::min) / 1.3;
     let greatest = dots.iter().map(|dot| dot.ratio).fold(2.0, f64::max) * 1.3;
-    let height = u32::try_from(110 + rows.len() * 20).unwrap_or(4000);
+    // Above the first row lies the legend.
+    let above = 1.0 + schedulers.len() as f64;
+    let height = u32::try_from(90 + (rows.len() + schedulers.len()) * 20).unwrap_or(4000);
     let mut svg = String::new();
     {
         let area = SVGBackend::with_string(&mut svg, (860, height)).into_drawing_area();
@@ -167,7 +171,7 @@ fn ratios(results: &Results) -> Result<Option<String>> {
             .margin(12)
             .x_label_area_size(36)
             .y_label_area_size(330)
-            .build_cartesian_2d((least..greatest).log_scale(), bottom..0.0)?;
+            .build_cartesian_2d((least..greatest).log_scale(), bottom..-above)?;
         chart
             .configure_mesh()
             .disable_y_mesh()
@@ -175,7 +179,8 @@ fn ratios(results: &Results) -> Result<Option<String>> {
             .x_label_formatter(&|ratio| format!("{ratio}"))
             .light_line_style(TRANSPARENT)
             .draw()?;
-        chart.draw_series(LineSeries::new([(1.0, 0.0), (1.0, bottom)], BLACK.stroke_width(1)))?;
+        chart
+            .draw_series(LineSeries::new([(1.0, -above), (1.0, bottom)], BLACK.stroke_width(1)))?;
         for (row, name) in rows.iter().enumerate() {
             let (_, y) = chart.backend_coord(&(least, row as f64 + 0.5));
             area.draw(&Text::new(name.clone(), (16, y - 7), ("sans-serif", 13)))?;
@@ -192,7 +197,7 @@ fn ratios(results: &Results) -> Result<Option<String>> {
         }
         chart
             .configure_series_labels()
-            .position(SeriesLabelPosition::UpperRight)
+            .position(SeriesLabelPosition::UpperLeft)
             .background_style(WHITE.mix(0.8))
             .border_style(TRANSPARENT)
             .draw()?;

@@ -1,7 +1,7 @@
 //! From what a program printed to numbers.
 
-use super::{plan::PartRecord, scenario::Run};
 use anyhow::{Context, Result, ensure};
+use lab_guest::plan::{PartRecord, Run};
 use regex::Regex;
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -157,7 +157,7 @@ impl Histogram {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::plan::Output;
+    use lab_guest::plan::Output;
 
     fn record(stdout: &str, load: &str) -> PartRecord {
         let output = |text: &str| Output { code: 0, seconds: 1.5, stdout: text.into() };

@@ -2,14 +2,12 @@
 //!
 //! On the host, [`scenario`] says what runs, [`candidate`] under which schedulers, [`runner`] boots and keeps
 //! samples, [`figure`] reads numbers from them, [`results`] collects, [`report`] and [`chart`] show,
-//! [`gate`] judges. In the guest, [`guest`] carries out a [`plan`].
+//! [`gate`] judges. In the guest, [`lab_guest::bench`] carries out a [`lab_guest::plan`].
 
 pub mod candidate;
 pub mod chart;
 pub mod figure;
 pub mod gate;
-pub mod guest;
-pub mod plan;
 pub mod progress;
 pub mod report;
 pub mod results;
@@ -34,6 +32,7 @@ use std::{
 /// Below the root of the repository.
 const SCENARIOS: &str = "lab/scenarios";
 const GATE: &str = "lab/gate.toml";
+const RESULTS: &str = "lab/results";
 const BASELINE: &str = "lab/results/baseline.json";
 const PEERS: &str = "lab/peers.toml";
 const CACHE: &str = ".cache/bench";
@@ -70,7 +69,7 @@ pub struct BenchArgs {
     #[arg(long, value_name = "ARGS", default_value = "", allow_hyphen_values = true)]
     args: String,
     /// Where the report goes; results that are there already are kept where they can be compared
-    #[arg(long, value_name = "FOLDER", default_value = "lab/results")]
+    #[arg(long, value_name = "FOLDER", default_value = RESULTS)]
     out: PathBuf,
     #[command(flatten)]
     common: Common,
@@ -148,7 +147,7 @@ fn peers(root: &Path, named: &[String], failures: &mut Vec<String>) -> Result<Ve
             continue;
         }
         println!("bench: {} (built once)", peer.name());
-        match peer.build(&root.join(".cache/peers")) {
+        match peer.build(root) {
             Ok(candidate) => candidates.push(candidate),
             Err(error) => {
                 println!("FAIL  {error:#}");
@@ -166,7 +165,7 @@ fn measure(
     failures: &mut Vec<String>,
 ) -> Result<Vec<Entry>> {
     let (setting, commit) = (Setting::of(runner), results::commit(root));
-    let finished = runner.run(cells, failures)?;
+    let finished = runner.run(cells, failures);
     Ok(finished.iter().filter_map(|cell| Entry::read(cell, &setting, &commit, failures)).collect())
 }
 
@@ -181,6 +180,13 @@ fn write_report(root: &Path, folder: &Path, entries: Vec<Entry>) -> Result<()> {
     let charts = chart::draw_all(&results, folder).context("drawing the charts")?;
     let report = folder.join("README.md");
     runner::store(&report, report::markdown(&results, &scenarios, &charts).as_bytes())?;
+    let readme = root.join("README.md");
+    if folder == Path::new(RESULTS) || folder == root.join(RESULTS) {
+        let text = fs::read_to_string(&readme).context("reading README.md")?;
+        let text =
+            report::replace_block(&text, report::README_BLOCK, &report::for_readme(&results));
+        runner::store(&readme, text.context("README.md has no block of results")?.as_bytes())?;
+    }
     println!("\n{}", report::plain(&new));
     println!("bench: {}", report.display());
     Ok(())

@@ -54,9 +54,9 @@ impl Progress {
         }
     }
 
-    /// Samples are settled.
-    pub fn done(&self, samples: u64) {
-        self.bar.inc(samples);
+    /// A sample is settled.
+    pub fn done(&self) {
+        self.bar.inc(1);
     }
 
     /// Something to be kept on the screen.

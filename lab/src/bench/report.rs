@@ -2,11 +2,14 @@
 
 use super::{
     candidate::DEFAULT,
-    plan::SAMPLE_OFFSET_US,
     results::{Entry, FigureResult, PartResult, Results},
     scenario::{Better, Scenario},
 };
+use lab_guest::plan::SAMPLE_OFFSET_US;
 use std::{collections::BTreeSet, fmt::Write};
+
+/// The name of the block of results in the README.
+pub const README_BLOCK: &str = "bench";
 
 /// Entries of one scenario, mode and number of CPUs: the columns of a table.
 pub fn tables(results: &Results) -> Vec<&[Entry]> {
@@ -19,9 +22,8 @@ pub fn tables(results: &Results) -> Vec<&[Entry]> {
 /// The whole report.
 pub fn markdown(results: &Results, scenarios: &[Scenario], charts: &[String]) -> String {
     let mut text = String::from("# Benchmarks\n\n");
-    text += "Written by `make bench`; do not edit. A cell is the median of its samples, with the range below it, \
-             and × the ratio to the kernel's default where that is the less-is-better way round: below 1 is \
-             better than the default, whatever the unit.\n\n";
+    text += "Written by `make bench`; do not edit. A cell holds the median of its samples, after × how many times \
+             worse it is than the kernel's default (below 1 is better, whatever the unit), and the range.\n\n";
     text += &settings(results);
     text += "\n## Summary\n\n";
     text += &summary(results);
@@ -39,7 +41,7 @@ pub fn markdown(results: &Results, scenarios: &[Scenario], charts: &[String]) ->
         }
         write!(text, "\n### {scenario}: {} CPUs, {}\n\n", first.cpus, first.setting.mode)
             .unwrap_or_default();
-        text += &table(entries, |_| true);
+        text += &table(entries, |_| true, with_range);
         for chart in charts.iter().filter(|chart| is_of(chart, first)) {
             write!(text, "\n![{chart}]({chart})\n").unwrap_or_default();
         }
@@ -49,9 +51,14 @@ pub fn markdown(results: &Results, scenarios: &[Scenario], charts: &[String]) ->
 
 /// The name that the charts of a table begin with.
 pub fn chart_prefix(entry: &Entry) -> String {
-    let cpus = entry.cpus.replace([',', '='], "-");
     let mode = if entry.setting.mode == "parallel" { "-parallel" } else { "" };
-    format!("{}-{cpus}cpus{mode}-", entry.scenario)
+    format!("{}-{}cpus{mode}-", entry.scenario, slug(&entry.cpus))
+}
+
+/// A name that needs no quoting anywhere.
+pub fn slug(text: &str) -> String {
+    let words = text.split(|letter: char| !letter.is_ascii_alphanumeric());
+    words.filter(|word| !word.is_empty()).collect::<Vec<_>>().join("-")
 }
 
 fn is_of(chart: &str, entry: &Entry) -> bool {
@@ -105,15 +112,37 @@ fn join(words: BTreeSet<String>) -> String {
     words.into_iter().collect::<Vec<_>>().join(", ")
 }
 
-/// The figures marked as headlines, of all tables.
+/// The figures marked as headlines, without ranges.
 pub fn summary(results: &Results) -> String {
-    let deterministic: Vec<Entry> = results
-        .entries
-        .iter()
-        .filter(|entry| entry.setting.mode == "deterministic")
-        .cloned()
-        .collect();
-    table(&deterministic, |figure| figure.headline)
+    let entries = deterministic(results, |_| true);
+    table(&entries, |figure| figure.headline, median)
+}
+
+/// What the README shows: the headlines on four CPUs, and where they were measured.
+pub fn for_readme(results: &Results) -> String {
+    let entries = deterministic(results, |entry| entry.cpus == "4");
+    let Some(first) = entries.first() else { return String::new() };
+    let samples: BTreeSet<String> = entries.iter().map(|one| one.samples.to_string()).collect();
+    format!(
+        "Linux {}, QEMU {}, 4 CPUs, deterministic; medians of {} samples.\n\n{}",
+        first.setting.kernel,
+        first.setting.qemu,
+        join(samples),
+        table(&entries, |figure| figure.headline, median)
+    )
+}
+
+fn deterministic(results: &Results, wanted: impl Fn(&Entry) -> bool) -> Vec<Entry> {
+    let entries = results.entries.iter();
+    let entries = entries.filter(|entry| entry.setting.mode == "deterministic" && wanted(entry));
+    entries.cloned().collect()
+}
+
+/// Puts `content` between two lines that mark a block; None without them.
+pub fn replace_block(text: &str, mark: &str, content: &str) -> Option<String> {
+    let (before, rest) = text.split_once(&format!("<!-- {mark} -->\n"))?;
+    let (_, after) = rest.split_once(&format!("<!-- /{mark} -->"))?;
+    Some(format!("{before}<!-- {mark} -->\n{content}<!-- /{mark} -->{after}"))
 }
 
 /// The medians for a terminal: a line a figure.
@@ -136,7 +165,11 @@ pub fn plain(results: &Results) -> String {
 }
 
 /// A table of figures: a row a figure, a column a scheduler.
-fn table(entries: &[Entry], wanted: impl Fn(&FigureResult) -> bool) -> String {
+fn table(
+    entries: &[Entry],
+    wanted: impl Fn(&FigureResult) -> bool,
+    show: impl Fn(&FigureResult, Option<&FigureResult>) -> String,
+) -> String {
     let mut schedulers: Vec<&str> = Vec::new();
     for entry in entries {
         if !schedulers.contains(&entry.scheduler.as_str()) {
@@ -151,7 +184,7 @@ fn table(entries: &[Entry], wanted: impl Fn(&FigureResult) -> bool) -> String {
             let arrow = if figure.better == Better::Less { "less" } else { "more" };
             let place =
                 rows.first().map(|entry| format!("{}, {} CPUs", entry.scenario, entry.cpus));
-            let place = place.filter(|_| schedulers_differ(entries)).unwrap_or_default();
+            let place = place.filter(|_| spans(entries)).unwrap_or_default();
             let name = [place, part.name.clone(), figure.name.clone()]
                 .into_iter()
                 .filter(|word| !word.is_empty())
@@ -170,7 +203,7 @@ fn table(entries: &[Entry], wanted: impl Fn(&FigureResult) -> bool) -> String {
 }
 
 /// Whether a table spans scenarios or numbers of CPUs, so that its rows must name them.
-fn schedulers_differ(entries: &[Entry]) -> bool {
+fn spans(entries: &[Entry]) -> bool {
     entries
         .windows(2)
         .any(|two| (&two[0].scenario, &two[0].cpus) != (&two[1].scenario, &two[1].cpus))
@@ -213,13 +246,19 @@ pub fn ratio(figure: &FigureResult, default: &FigureResult) -> Option<f64> {
     (ratio.is_finite() && ratio > 0.0).then_some(ratio)
 }
 
-fn show(figure: &FigureResult, default: Option<&FigureResult>) -> String {
+/// The median, and its ratio to the default's.
+fn median(figure: &FigureResult, default: Option<&FigureResult>) -> String {
     let mut text = number(figure.median());
     if let Some(default) = default.filter(|default| !std::ptr::eq(*default, figure))
         && let Some(ratio) = ratio(figure, default)
     {
         text += &format!(" (×{})", number(ratio));
     }
+    text
+}
+
+fn with_range(figure: &FigureResult, default: Option<&FigureResult>) -> String {
+    let mut text = median(figure, default);
     let (least, greatest) = figure.range();
     if figure.values.len() > 1 {
         text += &format!("<br>{}…{}", number(least), number(greatest));
@@ -265,11 +304,33 @@ mod tests {
     }
 
     #[test]
+    fn slugs() {
+        assert_eq!(slug("90 % load: p99.9"), "90-load-p99-9");
+    }
+
+    #[test]
+    fn blocks_are_replaced() {
+        let text = "a\n<!-- bench -->\nold\n<!-- /bench -->\nb\n";
+        let new = "a\n<!-- bench -->\nnew\n<!-- /bench -->\nb\n";
+        assert_eq!(replace_block(text, "bench", "new\n").as_deref(), Some(new));
+        assert_eq!(replace_block("no marks", "bench", "new\n"), None);
+    }
+
+    #[test]
+    fn readme_shows_the_committed_results() {
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let results = Results::load(&root.join("lab/results/results.json")).expect("results");
+        let readme = std::fs::read_to_string(root.join("README.md")).expect("the README");
+        let new = replace_block(&readme, README_BLOCK, &for_readme(&results));
+        assert_eq!(new.expect("the block of results"), readme, "left: what `make bench` writes");
+    }
+
+    #[test]
     fn cells_show_median_ratio_and_range() {
         let default = figure(Better::Less, &[200.0]);
         let ours = figure(Better::Less, &[90.0, 100.0, 123.4]);
-        assert_eq!(show(&ours, Some(&default)), "100 (×0.500)<br>90.0…123");
-        assert_eq!(show(&default, Some(&default)), "200");
-        assert_eq!(show(&figure(Better::Less, &[1.234]), None), "1.23");
+        assert_eq!(with_range(&ours, Some(&default)), "100 (×0.500)<br>90.0…123");
+        assert_eq!(with_range(&default, Some(&default)), "200");
+        assert_eq!(with_range(&figure(Better::Less, &[1.234]), None), "1.23");
     }
 }

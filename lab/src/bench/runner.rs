@@ -1,12 +1,7 @@
 //! Runs cells: one guest for each scheduler, scenario, number of CPUs and sample. What a guest reported is
 //! kept under a hash of all that decides it, so that nothing is run twice.
 
-use super::{
-    candidate::Candidate,
-    plan::{Idle, Message, PLAN, Plan, Record, SAMPLE},
-    progress::Progress,
-    scenario::Scenario,
-};
+use super::{candidate::Candidate, progress::Progress, scenario::Scenario};
 use crate::{
     boot::EMULATOR_FAULT,
     initramfs::Initramfs,
@@ -14,14 +9,18 @@ use crate::{
     qemu::{self, Event, Guest, Mode, Topology},
 };
 use anyhow::{Context, Result, anyhow, bail, ensure};
+use lab_guest::plan::{Idle, Message, PLAN, Plan, Record, SAMPLE};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     fs,
     io::{self, Write},
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -64,6 +63,19 @@ pub struct Sample {
     pub host_s: f64,
 }
 
+/// A sample to be taken.
+struct Job<'a> {
+    cell: &'a Cell<'a>,
+    files: &'a Files,
+    number: u64,
+}
+
+/// The files of a cell's guests and their hash: made for its first sample, dropped after its last.
+struct Files {
+    made: Mutex<Option<Arc<(Initramfs, String)>>>,
+    left: AtomicU64,
+}
+
 /// The samples of a cell that succeeded, in order.
 pub struct Finished<'a> {
     /// The cell.
@@ -76,6 +88,35 @@ impl Cell<'_> {
     fn title(&self) -> String {
         format!("{} · {} CPUs · {}", self.scenario.name, self.cpus, self.candidate.name)
     }
+}
+
+impl Files {
+    fn new(samples: u64) -> Self {
+        Self { made: Mutex::new(None), left: AtomicU64::new(samples) }
+    }
+
+    fn of(&self, runner: &Runner, cell: &Cell<'_>) -> Result<Arc<(Initramfs, String)>> {
+        let mut made = lock(&self.made);
+        if let Some(files) = &*made {
+            return Ok(files.clone());
+        }
+        let initramfs = runner.initramfs(cell.scenario, cell.candidate)?;
+        let mut hash = Sha256::new();
+        initramfs.write(&mut Hashing(&mut hash)).context("hashing the initramfs")?;
+        let files = Arc::new((initramfs, hex(&hash.finalize())));
+        *made = Some(files.clone());
+        Ok(files)
+    }
+
+    fn release(&self) {
+        if self.left.fetch_sub(1, Ordering::Relaxed) == 1 {
+            *lock(&self.made) = None;
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Runner {
@@ -96,64 +137,48 @@ impl Runner {
         Ok(Self { kernel, mode, samples: 1, jobs: 1, qemu, kernel_hash, guest, cache })
     }
 
-    /// Runs these cells, `jobs` at a time, and returns what succeeded. `failures` receives a line for each
+    /// Runs these cells, `jobs` guests at a time, and returns what succeeded. `failures` receives a line for each
     /// sample that did not.
-    pub fn run<'a>(
-        &self,
-        cells: Vec<Cell<'a>>,
-        failures: &mut Vec<String>,
-    ) -> Result<Vec<Finished<'a>>> {
+    pub fn run<'a>(&self, cells: Vec<Cell<'a>>, failures: &mut Vec<String>) -> Vec<Finished<'a>> {
         let progress = Progress::new(cells.len() as u64 * self.samples);
-        let queue: Mutex<VecDeque<_>> = Mutex::new(cells.into_iter().enumerate().collect());
-        let (finished, failed) = (Mutex::new(Vec::new()), Mutex::new(Vec::new()));
-        let lock = |failed: &Mutex<Vec<String>>, line: String| {
-            progress.line(&format!("FAIL  {line}"));
-            failed.lock().unwrap_or_else(PoisonError::into_inner).push(line);
-        };
+        let files: Vec<Files> = cells.iter().map(|_| Files::new(self.samples)).collect();
+        let queue = cells.iter().zip(&files).flat_map(|(cell, files)| {
+            (0..self.samples).map(move |number| Job { cell, files, number })
+        });
+        let queue = Mutex::new(queue.enumerate().collect::<VecDeque<_>>());
+        let results = Mutex::new(BTreeMap::new());
         thread::scope(|scope| {
             for _ in 0..self.jobs {
                 scope.spawn(|| {
                     loop {
-                        let next = queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-                        let Some((number, cell)) = next else { break };
-                        let samples = self.run_cell(&cell, &progress, |line| lock(&failed, line));
-                        let mut all = finished.lock().unwrap_or_else(PoisonError::into_inner);
-                        all.push((number, Finished { cell, samples }));
+                        let next = lock(&queue).pop_front();
+                        let Some((place, job)) = next else { break };
+                        let title = format!("{} · sample {}", job.cell.title(), job.number + 1);
+                        let result = self.sample(&job, &progress, &title);
+                        job.files.release();
+                        let result = result.map_err(|error| format!("{title}: {error:#}"));
+                        if let Err(line) = &result {
+                            progress.line(&format!("FAIL  {line}"));
+                        }
+                        progress.done();
+                        lock(&results).insert(place, result);
                     }
                 });
             }
         });
-        failures.append(&mut failed.into_inner().unwrap_or_else(PoisonError::into_inner));
-        let mut finished = finished.into_inner().unwrap_or_else(PoisonError::into_inner);
-        finished.sort_by_key(|(number, _)| *number);
-        Ok(finished.into_iter().map(|(_, cell)| cell).collect())
-    }
-
-    fn run_cell(&self, cell: &Cell<'_>, progress: &Progress, fail: impl Fn(String)) -> Vec<Sample> {
-        let title = cell.title();
-        let prepared = self.initramfs(cell.scenario, cell.candidate).and_then(|initramfs| {
-            let mut hash = Sha256::new();
-            initramfs.write(&mut Hashing(&mut hash)).context("hashing the initramfs")?;
-            Ok((initramfs, hex(&hash.finalize())))
+        let mut results =
+            results.into_inner().unwrap_or_else(PoisonError::into_inner).into_values();
+        let finished = cells.into_iter().map(|cell| {
+            let mut samples = Vec::new();
+            for result in results.by_ref().take(self.samples as usize) {
+                match result {
+                    Ok(sample) => samples.push(sample),
+                    Err(line) => failures.push(line),
+                }
+            }
+            Finished { cell, samples }
         });
-        let (initramfs, archive_hash) = match prepared {
-            Ok(prepared) => prepared,
-            Err(error) => {
-                fail(format!("{title}: {error:#}"));
-                progress.done(self.samples);
-                return Vec::new();
-            }
-        };
-        let mut samples = Vec::new();
-        for number in 0..self.samples {
-            let title = format!("{title} · sample {}", number + 1);
-            match self.sample(cell, &initramfs, &archive_hash, number, progress, &title) {
-                Ok(sample) => samples.push(sample),
-                Err(error) => fail(format!("{title}: {error:#}")),
-            }
-            progress.done(1);
-        }
-        samples
+        finished.collect()
     }
 
     /// The guest's files: process 1, busybox, the tools of the scenario, the scheduler and its plan. Equal for
@@ -191,16 +216,10 @@ impl Runner {
     }
 
     /// A sample: the kept one, or a guest's.
-    fn sample(
-        &self,
-        cell: &Cell<'_>,
-        initramfs: &Initramfs,
-        archive_hash: &str,
-        number: u64,
-        progress: &Progress,
-        title: &str,
-    ) -> Result<Sample> {
-        let append = Self::append(number);
+    fn sample(&self, job: &Job<'_>, progress: &Progress, title: &str) -> Result<Sample> {
+        let cell = job.cell;
+        let (initramfs, archive_hash) = &*job.files.of(self, cell)?;
+        let append = Self::append(job.number);
         let guest = Guest {
             kernel: &self.kernel,
             topology: Topology { smp: cell.cpus, nodes: &[] },
@@ -209,7 +228,7 @@ impl Runner {
             append: &append,
         };
         let fingerprint = guest.fingerprint();
-        let key = [&fingerprint, &self.qemu, &self.kernel_hash, archive_hash].join("\n");
+        let key = [&*fingerprint, &self.qemu, &self.kernel_hash, archive_hash].join("\n");
         let key = hex(&Sha256::digest(key));
         let kept = self.cache.join("samples").join(format!("{}.json", &key[..32]));
         if let Ok(text) = fs::read(&kept)

@@ -2,6 +2,7 @@
 
 use super::figure::Reading;
 use anyhow::{Context, Result, bail, ensure};
+use lab_guest::plan::Run;
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeSet, fs, path::Path};
 
@@ -41,20 +42,6 @@ pub struct Part {
     pub run: Run,
     /// What is read.
     pub figures: Vec<Figure>,
-}
-
-/// The commands of a part: all that the guest knows of it. Each is a line for the shell, in which
-/// `$CPUS` is the number of CPUs.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Run {
-    /// Run from `settle_ms` before the probe to its end, and are interrupted then, as by Ctrl-C.
-    #[serde(default)]
-    pub load: Vec<String>,
-    /// How long the load runs before the probe starts.
-    #[serde(default)]
-    pub settle_ms: u64,
-    /// Runs to its end. It must exit with 0.
-    pub probe: String,
 }
 
 /// One number, and how to judge it.

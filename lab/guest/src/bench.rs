@@ -1,8 +1,8 @@
 //! The guest's side of a benchmark: process 1 carries out the plan and sends what came out.
 
-use super::plan::{Idle, Message, Output, PLAN, PartRecord, Plan, SAMPLE, SAMPLE_OFFSET_US};
 use crate::{
     init,
+    plan::{Idle, Message, Output, PLAN, PartRecord, Plan, SAMPLE, SAMPLE_OFFSET_US},
     vm::{Scheduler, Vm},
 };
 use anyhow::{Context, Result, bail, ensure};

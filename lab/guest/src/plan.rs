@@ -1,7 +1,6 @@
-//! What host and guest tell each other: the plan goes into the initramfs, the records come back over the
+//! What the host and the guest of a benchmark tell each other: the plan goes into the initramfs, the records come back over the
 //! port of results, one JSON object a line.
 
-use super::scenario::Run;
 use serde::{Deserialize, Serialize};
 
 /// Where the guest finds its plan.
@@ -12,6 +11,20 @@ pub const SAMPLE: &str = "lab.sample";
 
 /// How much later each sample begins than the one before: not a divisor of a tick, 4 ms or 1 ms.
 pub const SAMPLE_OFFSET_US: u64 = 770;
+
+/// The commands of a part: all that the guest knows of it. Each is a line for the shell, in which
+/// `$CPUS` is the number of CPUs.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Run {
+    /// Run from `settle_ms` before the probe to its end, and are interrupted then, as by Ctrl-C.
+    #[serde(default)]
+    pub load: Vec<String>,
+    /// How long the load runs before the probe starts.
+    #[serde(default)]
+    pub settle_ms: u64,
+    /// Runs to its end. It must exit with 0.
+    pub probe: String,
+}
 
 /// What a guest shall do.
 #[derive(Debug, Serialize, Deserialize)]

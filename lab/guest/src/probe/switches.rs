@@ -1,7 +1,7 @@
 //! What one switch costs, and what wakes an idle machine.
 
 use super::join;
-use crate::{bench::guest::timer_interrupts, process::set_affinity};
+use crate::{bench::timer_interrupts, process::set_affinity};
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use nix::unistd::Pid;

@@ -5,6 +5,7 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 use std::{
     process::Command,
+    sync::{Arc, Barrier},
     thread,
     time::{Duration, Instant},
 };
@@ -39,14 +40,24 @@ impl Overcommit {
     pub fn run(self) -> Result<()> {
         const SETTLE: Duration = Duration::from_millis(500);
         let hogs = cpus()? * self.tasks_per_cpu;
-        let end = Instant::now() + SETTLE + Duration::from_secs_f64(self.seconds);
-        let hogs: Vec<_> = (0..hogs).map(|_| thread::spawn(move || Ok(hog(end)))).collect();
+        let window = Duration::from_secs_f64(self.seconds);
+        // They start together: the first ones would leave nothing to start the last ones with.
+        let start = Arc::new(Barrier::new(hogs + 1));
+        let hogs = (0..hogs).map(|_| {
+            let start = start.clone();
+            thread::spawn(move || {
+                start.wait();
+                Ok(hog(Instant::now() + SETTLE + window))
+            })
+        });
+        let hogs: Vec<_> = hogs.collect();
         exact_timers()?;
+        start.wait();
         let begin = Instant::now() + SETTLE;
         let mut commands = Times::default();
         for number in 0.. {
             let at = begin + Duration::from_millis(self.command_every_ms) * number;
-            if at >= end {
+            if at >= begin + window {
                 break;
             }
             sleep_until(at);
