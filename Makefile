@@ -34,9 +34,9 @@ build:
 	@scripts/setup.sh build
 	$(CARGO) build --release
 
-# Every case on the newest kernel, the core ones on the others.
+# Every case on the newest kernel, the core ones on the others, and a short benchmark against the baseline.
 test:
-	@scripts/timed.sh $(MAKE) lint unit kernels vm
+	@scripts/timed.sh $(MAKE) lint unit kernels vm gate
 
 # Every case everywhere.
 test-all:

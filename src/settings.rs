@@ -37,7 +37,7 @@ const REQUEST_MIN: Nanos = Nanos::from_micros(100);
 /// A waking task must be due earlier than the running one by this much virtual time.
 const PREEMPT_GRAN: Nanos = Nanos::from_micros(100);
 /// Wakeup preemptions of one CPU are at least this far apart.
-const PREEMPT_GAP: Nanos = Nanos::from_micros(200);
+const PREEMPT_GAP: Nanos = Nanos::from_micros(50);
 
 impl Policy {
     /// As the kernel's half takes them. A sleeper is owed at most one long slice.

@@ -101,13 +101,15 @@ proptest! {
     }
 
     #[test]
-    fn the_clock_keeps_to_real_time(
+    fn the_clock_keeps_to_the_pace_of_its_driver(
         now_vns in any::<u64>(), set_at in 0u64..1 << 60, passed in 0u64..1 << 40, v in any::<u64>(),
+        w in weights(),
     ) {
         let old = intf::vclock { now_vns, set_at };
-        let new = clock_advance(old, v, set_at + passed);
+        let new = clock_advance(old, v, set_at + passed, w);
         let step = new.now_vns.wrapping_sub(now_vns);
-        prop_assert!(step <= passed, "never faster than real time, never back");
+        let fastest = passed.max(to_virtual(passed, w));
+        prop_assert!(step <= fastest, "never faster than its driver can be served, never back");
         if before(now_vns, v) {
             prop_assert!(!before(v, new.now_vns), "never beyond the task that drives it");
         } else {
@@ -273,7 +275,7 @@ impl Cpu {
             self.wake(now);
             return;
         };
-        self.clock = clock_advance(self.clock, self.tasks[i].vruntime, now);
+        self.clock = clock_advance(self.clock, self.tasks[i].vruntime, now, self.tasks[i].weight);
         let slice = self.slice(&self.tasks[i]);
         let task = &mut self.tasks[i];
         let mut run = slice.div_ceil(TICK) * TICK;

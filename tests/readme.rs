@@ -17,8 +17,9 @@ fn flags(text: &str) -> BTreeSet<&str> {
         .collect()
 }
 
-fn help() -> String {
+fn help(subcommand: &[&str]) -> String {
     let out = Command::new(env!("CARGO_BIN_EXE_scheduler"))
+        .args(subcommand)
         .arg("--help")
         .output()
         .expect("the binary runs");
@@ -33,17 +34,22 @@ fn section(heading: &str) -> &'static str {
 
 #[test]
 fn flags_are_those_of_the_program() {
-    let help = help();
-    let (real, named) = (flags(&help), flags(README));
+    let (help, help_compare) = (help(&[]), help(&["compare"]));
+    let real = flags(&help);
     assert!(real.contains("--slice-min-us") && real.len() > 8, "{real:?}");
-    assert_eq!(named, real, "README.md on the left, --help on the right");
     let table = flags(section("## Command line"));
-    assert_eq!(table, real, "the section on the command line");
+    assert_eq!(table, real, "README.md on the left, --help on the right");
+    let of_compare: BTreeSet<_> =
+        flags(&help_compare).into_iter().filter(|flag| *flag != "--help").collect();
+    assert!(of_compare.contains("--runs"), "{of_compare:?}");
+    assert_eq!(flags(section("## Comparing")), of_compare, "the section on compare");
+    let named = flags(README);
+    assert!(named.iter().all(|flag| real.contains(flag) || of_compare.contains(flag)), "{named:?}");
 }
 
 #[test]
 fn subcommands_are_described() {
-    let help = help();
+    let help = help(&[]);
     let (_, commands) = help.split_once("\nCommands:\n").expect("subcommands");
     let names: Vec<_> = commands
         .lines()

@@ -156,12 +156,17 @@ static __always_inline void choose_target(struct task_struct *p, s32 cpu, struct
 	}
 	if (to->enq_flags & SCX_ENQ_REENQ)
 		count(CNT_REENQUEUED);
+	/* Served by the kernel before it asks us, and where it no longer does. */
+	if (first) {
+		to->dsq = SCX_DSQ_GLOBAL;
+		return;
+	}
 	if (!tctx->queued_at)
 		tctx->queued_at = now;
 	/* Announced before it is done: see sched_update_idle. */
 	lctx->queued_at = now;
 	to->by_deadline = true;
-	to->due_vns = first ? clock_now(tctx, cpu) - FIRST_VNS : tctx->deadline_vns;
+	to->due_vns = tctx->deadline_vns;
 	to->dsq = bound ? cpu_dsq(cpu) : llc_of(cpu);
 	count(bound ? CNT_PINNED : CNT_QUEUED);
 }
@@ -171,12 +176,12 @@ void BPF_STRUCT_OPS(sched_enqueue, struct task_struct *p, u64 enq_flags)
 	struct target to = {.enq_flags = enq_flags};
 
 	choose_target(p, scx_bpf_task_cpu(p), &to);
-	if (!to.by_deadline) {
+	if (to.by_deadline)
+		scx_bpf_dsq_insert_vtime(p, to.dsq, to.slice_ns, to.due_vns, to.enq_flags);
+	else
 		scx_bpf_dsq_insert(p, to.dsq, to.slice_ns, to.enq_flags);
-		return;
-	}
-	scx_bpf_dsq_insert_vtime(p, to.dsq, to.slice_ns, to.due_vns, to.enq_flags);
-	wake_idle_for(p);
+	if (to.by_deadline || to.dsq == SCX_DSQ_GLOBAL)
+		wake_idle_for(p);
 }
 
 /* ---- what next ---- */
@@ -191,12 +196,16 @@ void BPF_STRUCT_OPS(sched_dispatch, s32 cpu, struct task_struct *prev)
 	struct llc_ctx *lctx = llc_ctx_of(llc);
 	struct llc_topo *lt;
 	s32 nr_llc, nr_cpu;
-	bool cpu_first;
+	bool cpu_first, crowded;
 
 	if (!cctx || !lctx) {
 		count(CNT_BAD_CONTEXT);
 		return;
 	}
+	/* What the ticks found is true of the task that runs now, and of no later one. */
+	crowded = cctx->crowded >= CROWDED_TICKS;
+	if (crowded)
+		cctx->crowded = 0;
 	if (cctx->steal_llc != ABSENT) {
 		u32 from = cctx->steal_llc;
 
@@ -237,10 +246,8 @@ void BPF_STRUCT_OPS(sched_dispatch, s32 cpu, struct task_struct *prev)
 			bool alone = !llc_head.waits && !cpu_head.waits;
 
 			/* Not kept, it is enqueued with SCX_ENQ_LAST: see choose_target(). */
-			if (alone && cctx->crowded >= CROWDED_TICKS) {
-				cctx->crowded = 0;
+			if (alone && crowded)
 				return;
-			}
 			keep(prev, tctx, cctx, cpu, alone, now);
 			return;
 		}
@@ -312,10 +319,15 @@ void BPF_STRUCT_OPS(sched_running, struct task_struct *p)
 		/* Its vruntime may be minutes ahead: nobody else is to follow it there. */
 		tctx->rescued = false;
 	} else if (tctx->affinity == AFF_WHOLE) {
-		drive_clock(&lctx->clock, tctx->vruntime_vns, now);
+		drive_clock(&lctx->clock, tctx->vruntime_vns, now, tctx->weight);
 		catch_up(&cctx->clock, tctx->vruntime_vns, lctx->clock.now_vns, now);
 	} else {
-		drive_clock(&cctx->clock, tctx->vruntime_vns, now);
+		/*
+		 * The LLC's, too: its own tasks would have had this CPU if any had waited, so
+		 * they are not owed what the others ran meanwhile.
+		 */
+		drive_clock(&cctx->clock, tctx->vruntime_vns, now, tctx->weight);
+		drive_clock(&lctx->clock, tctx->vruntime_vns, now, WEIGHT_NICE0);
 	}
 	tctx->charged_ns = p->se.sum_exec_runtime;
 	publish(cctx, p, tctx, now);
@@ -339,6 +351,8 @@ void BPF_STRUCT_OPS(sched_stopping, struct task_struct *p, bool runnable)
 		tctx->burst_ns = 0;
 		tctx->spent = false;
 		tctx->sync = false;
+		if (p->flags & PF_EXITING)
+			leave_for_good(tctx, scx_bpf_task_cpu(p));
 	}
 }
 
@@ -353,6 +367,14 @@ void BPF_STRUCT_OPS(sched_tick, struct task_struct *p)
 
 	if (!cctx || !cctx->running_pid)
 		return;
+	/*
+	 * The kernel dispatches nothing for a CPU on its way out. A task bound to it whose
+	 * slice ended would be put aside with SCX_ENQ_LAST, and nobody would fetch it.
+	 */
+	if (!cctx->online && scx_bpf_dsq_nr_queued(SCX_DSQ_LOCAL) <= 0) {
+		scx_bpf_task_set_slice(p, knobs.slice_max_ns);
+		return;
+	}
 	if (nr_llcs > 1)
 		balance(cctx, llc, now);
 	due_vns = running_due(cctx->deadline_vns, cctx->vruntime_vns, now - cctx->running_at,
@@ -545,7 +567,7 @@ SCX_OPS_DEFINE(scheduler_ops,
 	       .enable = (void *)sched_enable,
 	       .init = (void *)sched_init,
 	       .exit = (void *)sched_exit,
-	       .flags = SCX_OPS_KEEP_BUILTIN_IDLE | SCX_OPS_ENQ_LAST,
+	       .flags = SCX_OPS_KEEP_BUILTIN_IDLE | SCX_OPS_ENQ_LAST | SCX_OPS_ENQ_EXITING,
 	       /*
 		* Longer than WAIT_MAX_NS and a turn of the queue together: a thousand tasks
 		* a CPU, a tick of 100 Hz each, take ten seconds.

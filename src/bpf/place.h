@@ -321,31 +321,30 @@ __attribute__((noinline)) u64 preemptible_by(s32 cpu, u64 deadline_vns, u64 now)
 }
 
 /*
- * The CPU whose running task a waking one preempts: of the previous CPU and two
- * others of its LLC, the one with the latest deadline. Negative: none.
+ * The CPU whose running task a waking one preempts: the previous CPU, where its
+ * cache and mostly the interrupt that woke it are; else of two others of its LLC
+ * the one with the latest deadline. Negative: none.
  */
 static __always_inline s32 find_victim(struct task_struct *p, s32 prev, u64 deadline_vns, u64 now)
 {
-	u64 best_gain = preemptible_by(prev, deadline_vns, now), gain;
-	s32 best = best_gain ? prev : -ENOENT, cpu;
+	u64 best_gain, gain;
 	struct bpf_cpumask *mask;
 	struct mask_slot *slot;
 	u32 llc = llc_of(prev);
+	s32 best, cpu;
 
-	if (is_bound(p))
-		return best;
+	if (preemptible_by(prev, deadline_vns, now))
+		return prev;
 	slot = bpf_map_lookup_elem(&llc_masks, &llc);
-	if (!slot || !(mask = slot->mask))
-		return best;
+	if (is_bound(p) || !slot || !(mask = slot->mask))
+		return -ENOENT;
+	best = bpf_cpumask_any_and_distribute(cast_mask(mask), p->cpus_ptr);
+	best_gain = preemptible_by(best, deadline_vns, now);
 	cpu = bpf_cpumask_any_and_distribute(cast_mask(mask), p->cpus_ptr);
 	gain = preemptible_by(cpu, deadline_vns, now);
-	if (gain > best_gain) {
-		best_gain = gain;
-		best = cpu;
-	}
-	cpu = bpf_cpumask_any_and_distribute(cast_mask(mask), p->cpus_ptr);
-	gain = preemptible_by(cpu, deadline_vns, now);
-	return gain > best_gain ? cpu : best;
+	if (gain > best_gain)
+		return cpu;
+	return best_gain ? best : -ENOENT;
 }
 
 /* What `mask` lets the task do. */

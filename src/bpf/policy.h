@@ -111,19 +111,21 @@ POLICY_FN u64 charge(u64 vruntime_vns, u64 ran_ns, u32 weight)
 
 /*
  * The clock of a queue follows the vruntime of the tasks it starts. It does not go
- * back, nor faster than real time, because no nice 0 task can be served faster
- * than that: so a light task alone on its CPU, whose own vruntime races ahead,
- * cannot drag the clock away from tasks that compete elsewhere. Its two words are
- * stored plainly by any CPU of the LLC, so one that is late by an instant can set it
- * back by that instant, until the next task starts.
+ * back, nor faster than a task of that weight can be served (`weight`: of the task
+ * that drives it), nice 0 for all that are heavier. Where only light tasks compete it
+ * must follow them, or whoever joins would find them as far ahead as they have run for.
+ * Its two words are stored plainly by any CPU of the LLC, so one that is late by an
+ * instant can set it back by that instant, until the next task starts.
  */
-POLICY_FN struct vclock clock_advance(struct vclock c, u64 vruntime_vns, u64 now)
+POLICY_FN struct vclock clock_advance(struct vclock c, u64 vruntime_vns, u64 now, u32 weight)
 {
 	u64 ahead = vruntime_vns - c.now_vns;
 	u64 passed = now - c.set_at;
 
 	if ((s64)passed <= 0 || (s64)ahead < (s64)CLOCK_STEP_VNS)
 		return c;
+	if (weight < WEIGHT_NICE0)
+		passed = to_virtual(passed, weight);
 	c.now_vns += ahead < passed ? ahead : passed;
 	c.set_at = now;
 	return c;

@@ -61,8 +61,9 @@ static __always_inline void keep(struct task_struct *p, struct task_ctx *tctx, s
 	if (alone) {
 		struct llc_ctx *lctx = llc_ctx_of(llc_of(cpu));
 
+		/* Alone, a light task must not drag the clock from those who compete elsewhere. */
 		if (lctx)
-			drive_clock(&lctx->clock, tctx->vruntime_vns, now);
+			drive_clock(&lctx->clock, tctx->vruntime_vns, now, WEIGHT_NICE0);
 		place_alone(tctx, cpu, now);
 		ask(tctx, slice_ns);
 	}
@@ -93,7 +94,8 @@ static __always_inline bool steal(u64 dsq)
 /*
  * Looks through queue `from` for the task that has waited longest, and if that is
  * too long puts it in front of everything, in queue `to` (a task cannot be moved
- * within one). Both are served by this CPU. bpf_for counts the steps, and the
+ * within one). Both are served by this CPU. From the end, where those with the latest
+ * deadlines are. bpf_for counts the steps, and the
  * function has linkage, so that the verifier need not follow every count.
  */
 __attribute__((noinline)) int rescue(u64 from, u64 to, s32 cpu, u64 first_vns, u64 now)
@@ -105,7 +107,7 @@ __attribute__((noinline)) int rescue(u64 from, u64 to, s32 cpu, u64 first_vns, u
 	int moved = 0, i;
 	s32 pid = 0;
 
-	if (!bpf_iter_scx_dsq_new(&it, from, 0)) {
+	if (!bpf_iter_scx_dsq_new(&it, from, SCX_DSQ_ITER_REV)) {
 		bpf_for(i, 0, RESCUE_MAX) {
 			p = bpf_iter_scx_dsq_next(&it);
 			if (!p)
@@ -123,7 +125,7 @@ __attribute__((noinline)) int rescue(u64 from, u64 to, s32 cpu, u64 first_vns, u
 	if (!pid)
 		return 0;
 
-	if (!bpf_iter_scx_dsq_new(&it, from, 0)) {
+	if (!bpf_iter_scx_dsq_new(&it, from, SCX_DSQ_ITER_REV)) {
 		bpf_for(i, 0, RESCUE_MAX) {
 			p = bpf_iter_scx_dsq_next(&it);
 			if (!p)

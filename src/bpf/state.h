@@ -174,9 +174,11 @@ static __always_inline bool is_bound(const struct task_struct *p)
 
 /*
  * Was the task preempted while it reads under RCU? Until it goes on, nobody in the
- * machine gets memory freed, and after 21 s the kernel ejects the scheduler. BPF's
- * own entry code counts up once, for the current task. Without CONFIG_PREEMPT_RCU
- * nobody is preempted there, and there is no such field.
+ * machine gets memory freed, and after 21 s the kernel ejects the scheduler. A CPU
+ * that goes offline, too, waits for all readers before it tells us to empty its
+ * queues, and 6.12 no longer asks us meanwhile whom that CPU shall run. BPF's own
+ * entry code counts up once, for the current task. Without CONFIG_PREEMPT_RCU nobody
+ * is preempted there, and there is no such field.
  */
 static __always_inline bool is_rcu_reader(const struct task_struct *p)
 {

@@ -50,7 +50,8 @@ s32 BPF_STRUCT_OPS_SLEEPABLE(sched_init_task, struct task_struct *p,
 	tctx->clock = ABSENT;
 	tctx->cpu = -1;
 	tctx->weight = weight_of(p->static_prio - 120, p->policy);
-	tctx->burst_avg_ns = knobs.slice_max_ns;
+	/* Most are short: the first request is, and whoever outruns it asks for more. */
+	tctx->burst_avg_ns = knobs.slice_min_ns;
 	return 0;
 }
 
@@ -60,6 +61,9 @@ void BPF_STRUCT_OPS(sched_enable, struct task_struct *p)
 
 	if (!tctx)
 		return;
+	/* It may have left for another class while it waited here. */
+	tctx->runnable_at = 0;
+	tctx->queued_at = 0;
 	tctx->charged_ns = p->se.sum_exec_runtime;
 	tctx->weight = weight_of(p->static_prio - 120, p->policy);
 	tctx->affinity = affinity_of(p, p->cpus_ptr);

@@ -41,9 +41,9 @@ static __always_inline u64 clock_now(const struct task_ctx *tctx, s32 cpu)
 }
 
 /* Lets a clock follow the vruntime of a task that starts or goes on. */
-static __always_inline void drive_clock(struct vclock *c, u64 vruntime_vns, u64 now)
+static __always_inline void drive_clock(struct vclock *c, u64 vruntime_vns, u64 now, u32 weight)
 {
-	struct vclock next = clock_advance(*c, vruntime_vns, now);
+	struct vclock next = clock_advance(*c, vruntime_vns, now, weight);
 
 	if (next.now_vns != c->now_vns)
 		*c = next;
@@ -141,8 +141,8 @@ static __always_inline void ask_again(struct task_ctx *tctx, u64 slice_ns)
 
 /*
  * The task became runnable, and somebody else has the CPU that it wants. A new task
- * pays its first slice in advance: its debts will die with it, and a chain of
- * short-lived children would have the CPU to itself.
+ * pays the shortest slice in advance: its parent, which waits for it meanwhile, is owed
+ * that time on top, and the two together would have two shares.
  */
 static __always_inline void wake_contended(struct task_ctx *tctx, s32 cpu, u64 slice_ns)
 {
@@ -150,7 +150,7 @@ static __always_inline void wake_contended(struct task_ctx *tctx, s32 cpu, u64 s
 
 	settle(tctx, cpu);
 	if (fresh)
-		tctx->vruntime_vns = charge(tctx->vruntime_vns, slice_ns, tctx->weight);
+		tctx->vruntime_vns = charge(tctx->vruntime_vns, knobs.slice_min_ns, tctx->weight);
 	else
 		tctx->vruntime_vns = place_wakeup(tctx->vruntime_vns, clock_now(tctx, cpu),
 						  knobs.lag_max_ns, tctx->weight);
@@ -175,6 +175,18 @@ static __always_inline void wake_uncontended(struct task_ctx *tctx, s32 cpu, u64
 {
 	place_alone(tctx, cpu, now);
 	ask(tctx, slice_ns);
+}
+
+/*
+ * The debts of a task die with it. So whoever is born next starts where it ended, or a
+ * chain of short-lived children would have the CPU to itself.
+ */
+static __always_inline void leave_for_good(const struct task_ctx *tctx, s32 cpu)
+{
+	struct vclock *c = clock_by_id(clock_id_of(tctx, cpu));
+
+	if (c)
+		drive_clock(c, tctx->vruntime_vns, scx_bpf_now(), WEIGHT_NICE0);
 }
 
 static __always_inline void mark_runnable(struct task_ctx *tctx, u64 now)
