@@ -34,18 +34,21 @@ pub const SLICE_MIN_US_DEFAULT: u64 = 1_000;
 
 /// Shortest request that a task with short bursts can make.
 const REQUEST_MIN: Nanos = Nanos::from_micros(100);
+/// Most service that a sleeper is owed when it wakes, as a slice of EEVDF. Where many sleep and wake, they are apart
+/// by up to this, and whoever is behind waits for it to pass on every task in front.
+const LAG_MAX: Nanos = Nanos::from_micros(3000);
 /// A waking task must be due earlier than the running one by this much virtual time.
 const PREEMPT_GRAN: Nanos = Nanos::from_micros(100);
 /// Wakeup preemptions of one CPU are at least this far apart.
 const PREEMPT_GAP: Nanos = Nanos::from_micros(50);
 
 impl Policy {
-    /// As the kernel's half takes them. A sleeper is owed at most one long slice.
+    /// As the kernel's half takes them.
     pub fn knobs(&self) -> types::knobs {
         types::knobs {
             slice_max_ns: self.slice_max.0,
             slice_min_ns: self.slice_min.0,
-            lag_max_ns: self.slice_max.0,
+            lag_max_ns: self.slice_max.0.min(LAG_MAX.0),
             request_min_ns: REQUEST_MIN.0,
             preempt_gran_vns: PREEMPT_GRAN.0,
             preempt_gap_ns: PREEMPT_GAP.0,

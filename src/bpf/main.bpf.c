@@ -196,16 +196,12 @@ void BPF_STRUCT_OPS(sched_dispatch, s32 cpu, struct task_struct *prev)
 	struct llc_ctx *lctx = llc_ctx_of(llc);
 	struct llc_topo *lt;
 	s32 nr_llc, nr_cpu;
-	bool cpu_first, crowded;
+	bool cpu_first;
 
 	if (!cctx || !lctx) {
 		count(CNT_BAD_CONTEXT);
 		return;
 	}
-	/* What the ticks found is true of the task that runs now, and of no later one. */
-	crowded = cctx->crowded >= CROWDED_TICKS;
-	if (crowded)
-		cctx->crowded = 0;
 	if (cctx->steal_llc != ABSENT) {
 		u32 from = cctx->steal_llc;
 
@@ -246,7 +242,7 @@ void BPF_STRUCT_OPS(sched_dispatch, s32 cpu, struct task_struct *prev)
 			bool alone = !llc_head.waits && !cpu_head.waits;
 
 			/* Not kept, it is enqueued with SCX_ENQ_LAST: see choose_target(). */
-			if (alone && crowded)
+			if (alone && cctx->crowded >= CROWDED_TICKS)
 				return;
 			keep(prev, tctx, cctx, cpu, alone, now);
 			return;
@@ -314,6 +310,8 @@ void BPF_STRUCT_OPS(sched_running, struct task_struct *p)
 	}
 
 	tctx->queued_at = 0;
+	/* What the ticks found was true of the task before. */
+	cctx->crowded = 0;
 	settle(tctx, cpu);
 	if (tctx->rescued) {
 		/* Its vruntime may be minutes ahead: nobody else is to follow it there. */
