@@ -66,10 +66,7 @@ fn doctor() -> Result<Exit, Failure> {
 fn compare(plan: &Plan) -> Result<Exit, Failure> {
     set_up_log(0);
     let host = Host::real();
-    let report = preflight::quick(&host);
-    if let Some(exit) = report.exit() {
-        return Err(Failure::new(exit, report.headline()));
-    }
+    preflight::require(&host)?;
     let results = compare::run(plan, &host, &Stop::on_signals()?)?;
     print(&if plan.json { results.json()? } else { results.text() })?;
     Ok(Exit::Stopped)
@@ -79,10 +76,7 @@ fn compare(plan: &Plan) -> Result<Exit, Failure> {
 fn schedule(settings: &Settings) -> Result<Exit, Failure> {
     set_up_log(settings.verbosity);
     let host = Host::real();
-    let report = preflight::quick(&host);
-    if let Some(exit) = report.exit() {
-        return Err(Failure::new(exit, report.headline()));
-    }
+    preflight::require(&host)?;
     let stop = Stop::on_signals()?;
     let notifier = Notifier::from_env();
     let mut storage = MaybeUninit::uninit();

@@ -7,7 +7,7 @@ use crate::{
         wire,
     },
     exit::Failure,
-    machine::{preflight::Host, scheduler::explain},
+    machine::preflight::{self, Host},
     stats::hist,
     units::Nanos,
 };
@@ -31,7 +31,7 @@ impl<'obj> Observer<'obj> {
     ) -> Result<Self, Failure> {
         let skel = load(storage)
             .context("attaching the observer to the kernel's scheduling tracepoints")
-            .map_err(|error| explain(error, host))?;
+            .map_err(|error| preflight::explain(error, host))?;
         Ok(Self { skel })
     }
 

@@ -1,7 +1,7 @@
 //! Preflight: why a load would fail on this machine, said before the kernel says "Invalid
 //! argument". A check is a line: ok, or a fault and its mend.
 
-use crate::exit::Exit;
+use crate::exit::{Exit, Failure};
 use std::{
     fmt, fs, io,
     path::{Path, PathBuf},
@@ -129,6 +129,37 @@ pub fn quick(host: &Host) -> Report {
         jit(host),
         other_scheduler(host),
     ])
+}
+
+/// Refuses a machine on which nothing can be loaded, before anything is.
+///
+/// # Errors
+/// With the exit code and the headline of [`quick`].
+pub fn require(host: &Host) -> Result<(), Failure> {
+    let report = quick(host);
+    report.exit().map_or(Ok(()), |exit| Err(Failure::new(exit, report.headline())))
+}
+
+/// Turns the kernel's refusal into what is wrong with the machine, if that can be told.
+pub fn explain(error: anyhow::Error, host: &Host) -> Failure {
+    let report = full(host);
+    if let Some(exit) = report.exit() {
+        return Failure { exit, error: error.context(report.headline()) };
+    }
+    // EPERM though the capabilities are there. (EACCES is the verifier's, and libbpf-rs
+    // gives the number in the text only.)
+    if format!("{error:#}").contains("(os error 1)") {
+        return Failure {
+            exit: Exit::NotPermitted,
+            error: error.context(
+                "not permitted, with CAP_BPF and CAP_PERFMON: a seccomp filter or a security \
+                 module forbids bpf(); run it outside the container or sandbox",
+            ),
+        };
+    }
+    let hint = "the kernel refused our BPF programs, and `scheduler doctor` finds no fault: \
+                run `scheduler -v` for the verifier's log and report that";
+    Failure { exit: Exit::Failed, error: error.context(hint) }
 }
 
 /// All checks: the quick ones, and those that search the kernel's type information.

@@ -63,7 +63,7 @@ impl<'obj> Scheduler<'obj> {
 
         let skel = open(settings, &topology, with_tasks, storage)
             .and_then(|skel| skel.load().context("loading the BPF programs into the kernel"))
-            .map_err(|error| explain(error, host))?;
+            .map_err(|error| preflight::explain(error, host))?;
         let mut scheduler =
             Self { link: None, tasks: None, skel, host: host.clone(), topology, hotplug };
         scheduler.associate_programs();
@@ -84,7 +84,7 @@ impl<'obj> Scheduler<'obj> {
             Ok(link) => self.link = Some(link),
             Err(error) => {
                 let error = anyhow::Error::from(error).context("attaching the scheduler");
-                return Err(explain(error, &self.host));
+                return Err(preflight::explain(error, &self.host));
             }
         }
         if self.is_ejected() {
@@ -268,28 +268,6 @@ pub(super) fn run(program: &ProgramMut<'_>) -> Result<()> {
     let code = output.return_value as i32;
     ensure!(code == 0, "the BPF program returned {code}");
     Ok(())
-}
-
-/// Turns the kernel's refusal into what is wrong with the machine, if that can be told.
-pub(crate) fn explain(error: anyhow::Error, host: &Host) -> Failure {
-    let report = preflight::full(host);
-    if let Some(exit) = report.exit() {
-        return Failure { exit, error: error.context(report.headline()) };
-    }
-    // EPERM though the capabilities are there. (EACCES is the verifier's, and libbpf-rs
-    // gives the number in the text only.)
-    if format!("{error:#}").contains("(os error 1)") {
-        return Failure {
-            exit: Exit::NotPermitted,
-            error: error.context(
-                "not permitted, with CAP_BPF and CAP_PERFMON: a seccomp filter or a security \
-                 module forbids bpf(); run it outside the container or sandbox",
-            ),
-        };
-    }
-    let hint = "the kernel refused the scheduler, and `scheduler doctor` finds no fault: \
-                run it with -v for the verifier's log and report that";
-    Failure { exit: Exit::Failed, error: error.context(hint) }
 }
 
 /// Notices CPU hotplug by the kernel's own counter of such events.

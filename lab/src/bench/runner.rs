@@ -260,15 +260,16 @@ impl Runner {
         at_part: impl Fn(&str),
     ) -> Result<Record> {
         const TRIES: usize = 4;
-        for _ in 1..TRIES {
+        let mut tries = 1;
+        loop {
             match self.boot_once(guest, initramfs, scenario, folder, &at_part) {
-                Err(error) if is_emulator_fault(folder) => {
-                    at_part(&format!("again, QEMU ran stale code ({error})"))
+                Err(error) if tries < TRIES && is_emulator_fault(folder) => {
+                    tries += 1;
+                    at_part(&format!("again, QEMU ran stale code ({error})"));
                 }
                 done => return done,
             }
         }
-        self.boot_once(guest, initramfs, scenario, folder, &at_part)
     }
 
     fn boot_once(
