@@ -52,7 +52,7 @@ s32 BPF_STRUCT_OPS(sched_select_cpu, struct task_struct *p, s32 prev, u64 wake_f
 		return cpu;
 	}
 	tctx->sync = wake_flags & SCX_WAKE_SYNC;
-	return allowed(p, prev) ? prev : (s32)bpf_cpumask_any_distribute(p->cpus_ptr);
+	return may_run(p, prev) ? prev : (s32)bpf_cpumask_any_distribute(p->cpus_ptr);
 }
 
 /* ---- when ---- */

@@ -16,16 +16,6 @@ struct head {
 	bool unknown; /* the first HEADS_MAX may not run here; whoever comes next may */
 };
 
-/*
- * May the task run on the CPU? With linkage, because the verifier of a kernel before
- * 7.0 searches all the kernel's types by name whenever it walks over `p->cpus_ptr`:
- * inlined into dispatch, that took four fifths of a start.
- */
-__attribute__((noinline)) bool may_run(struct task_struct *p __arg_trusted, s32 cpu)
-{
-	return bpf_cpumask_test_cpu(cpu, p->cpus_ptr);
-}
-
 static __always_inline struct head head_of(u64 dsq, s32 cpu)
 {
 	struct head h = {};
@@ -95,8 +85,8 @@ static __always_inline bool steal(u64 dsq)
  * Looks through queue `from` for the task that has waited longest, and if that is
  * too long puts it in front of everything, in queue `to` (a task cannot be moved
  * within one). Both are served by this CPU. From the end, where those with the latest
- * deadlines are. bpf_for counts the steps, and the
- * function has linkage, so that the verifier need not follow every count.
+ * deadlines are. bpf_for counts the steps, and the function has linkage, so that the
+ * verifier need not follow every count.
  */
 __attribute__((noinline)) int rescue(u64 from, u64 to, s32 cpu, u64 first_vns, u64 now)
 {

@@ -16,7 +16,7 @@ use crate::{
     settings::Settings,
     stats::text::printable_lines,
 };
-use anyhow::{Context, anyhow};
+use anyhow::{Context, ensure};
 use command::Run;
 use indicatif::{ProgressBar, ProgressStyle};
 use observer::{Observer, Waits};
@@ -113,7 +113,6 @@ pub fn run(plan: &Plan, host: &Host, stop: &Stop) -> Result<Results, Failure> {
     for _ in 0..plan.warmup {
         session.run_once(Arm::Default, &mut || Ok(()))?;
     }
-    session.measured.clear();
     // Two runs of ours in a row need one load.
     for block in order(plan.runs).chunk_by(|a, b| a == b) {
         session.run_block(block, host)?;
@@ -134,19 +133,15 @@ impl Session<'_> {
     /// Runs under the same scheduler.
     fn run_block(&mut self, block: &[Arm], host: &Host) -> Result<(), Failure> {
         let Some(Arm::Ours) = block.first() else {
-            return block.iter().try_for_each(|&arm| self.run_once(arm, &mut || Ok(())));
+            return self.run_all(block, &mut || Ok(()));
         };
         self.progress.set_message("loading the scheduler");
         let mut storage = MaybeUninit::uninit();
         let mut scheduler = Scheduler::load(&Settings::default(), host, &mut storage)?;
         scheduler.attach()?;
-        let result = block.iter().try_for_each(|&arm| {
-            self.run_once(arm, &mut || {
-                if scheduler.is_ejected() {
-                    return Err(anyhow!("the kernel ejected the scheduler"));
-                }
-                scheduler.follow_hotplug()
-            })
+        let result = self.run_all(block, &mut || {
+            ensure!(!scheduler.is_ejected(), "the kernel ejected the scheduler");
+            scheduler.follow_hotplug()
         });
         let report = scheduler.detach();
         if !report.is_by_us() {
@@ -155,11 +150,23 @@ impl Session<'_> {
         result
     }
 
-    fn run_once(
+    fn run_all(
         &mut self,
-        arm: Arm,
+        block: &[Arm],
         tend: &mut dyn FnMut() -> anyhow::Result<()>,
     ) -> Result<(), Failure> {
+        for &arm in block {
+            let measured = self.run_once(arm, tend)?;
+            self.measured.push(measured);
+        }
+        Ok(())
+    }
+
+    fn run_once(
+        &self,
+        arm: Arm,
+        tend: &mut dyn FnMut() -> anyhow::Result<()>,
+    ) -> Result<Measured, Failure> {
         self.progress.set_message(format!("under {}", arm.name()));
         let before = self.observer.read()?;
         let run = command::run(&self.plan.command, self.stop, tend)?;
@@ -181,14 +188,13 @@ impl Session<'_> {
             })?),
         };
         self.progress.inc(1);
-        self.measured.push(Measured {
+        Ok(Measured {
             arm,
             run,
             of_command: after.of_command.since(&before.of_command),
             of_others: after.of_others.since(&before.of_others),
             metric,
-        });
-        Ok(())
+        })
     }
 
     /// What the command did wrong, with the end of what it printed.
