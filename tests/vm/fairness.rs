@@ -6,6 +6,7 @@ use lab::{
     process::{Hog, Policy, cpu_times_over, hog, set_affinity},
     qemu::Topology,
 };
+use nix::unistd::Pid;
 use std::{thread, time::Duration};
 
 pub const CASES: &[Case] = &[
@@ -20,6 +21,9 @@ pub const CASES: &[Case] = &[
         .deterministic()
         .on(Topology::TWO),
     Case::new(2, "fairness_of_a_bound_task", of_a_bound_task).deterministic().on(Topology::TWO),
+    Case::new(2, "fairness_to_a_task_bound_late", to_a_task_bound_late)
+        .deterministic()
+        .on(Topology::TWO),
     Case::new(3, "forks_gain_nothing", forks_gain_nothing).deterministic().on(Topology::TWO),
     Case::new(2, "fairness_to_those_before", to_those_before).deterministic().on(Topology::TWO),
     Case::new(2, "fairness_to_light_ones_before", to_light_ones_before)
@@ -148,6 +152,30 @@ fn of_a_bound_task(vm: &mut Vm) -> Result<()> {
         let parts: Vec<f64> =
             times.iter().map(|time| time.as_secs_f64() / WINDOW.as_secs_f64() / 0.5).collect();
         within(&parts[..bound], TOLERANCE)?;
+    }
+    scheduler.finish()?;
+    Ok(())
+}
+
+/// A CPU that four bound hogs share gets on at a quarter of the pace of the other. Whoever is bound to it later
+/// joins at that pace, not as far behind as its LLC is ahead.
+fn to_a_task_bound_late(vm: &mut Vm) -> Result<()> {
+    const WINDOW: Duration = Duration::from_secs(3);
+    let scheduler = vm.scheduler(&[])?;
+    // Bound from birth on: nobody tells the scheduler of a change.
+    let this = Pid::from_raw(0);
+    set_affinity(this, &[1])?;
+    let mut bound: Vec<Hog> = (0..4).map(|_| hog().start()).collect::<Result<_>>()?;
+    set_affinity(this, &[0, 1])?;
+    let _ahead = hog().start()?;
+    thread::sleep(Duration::from_secs(4));
+    let late = hog().start()?;
+    set_affinity(late.pid(), &[1])?;
+    bound.push(late);
+    let times = cpu_times_over(&bound, WINDOW)?;
+    vm.say(format!("{times:.3?}"));
+    for time in times {
+        ensure!(time > WINDOW.mul_f64(0.9 / 5.0), "a hog got {time:?} of {WINDOW:?}");
     }
     scheduler.finish()?;
     Ok(())

@@ -7,6 +7,7 @@ use lab::{
     process::{Hog, hog, set_affinity},
     qemu::Topology,
 };
+use nix::unistd::Pid;
 use std::{
     fs, thread,
     time::{Duration, Instant},
@@ -140,17 +141,23 @@ fn freed_tasks_run_at_once(vm: &mut Vm) -> Result<()> {
     let scheduler = vm.scheduler(&[])?;
     // By its weight the second one waits nearly always.
     let both = [hog().on(&[0]).start()?, hog().on(&[0]).nice(19).start()?];
+    // This process sleeps beside them: where it went to sleep, the CPU would look at its queues anyway.
+    let this = Pid::from_raw(0);
+    set_affinity(this, &[0])?;
     let used = || Ok::<_, anyhow::Error>(both[0].cpu_time()? + both[1].cpu_time()?);
     let mut lost = Duration::ZERO;
     for _ in 0..ROUNDS {
-        set_affinity(both[1].pid(), &[0])?;
         thread::sleep(PAUSE);
         let (begin, before) = (Instant::now(), used()?);
         set_affinity(both[1].pid(), &[0, 1])?;
         thread::sleep(PAUSE);
         // Two CPUs were theirs, but for what this process took.
-        lost += (2 * begin.elapsed()).saturating_sub(used()? - before);
+        let theirs = 2 * begin.elapsed();
+        // Stopped, too, because the time of one that runs is as of the last tick.
+        set_affinity(both[1].pid(), &[0])?;
+        lost += theirs.saturating_sub(used()? - before);
     }
+    set_affinity(this, &[0, 1])?;
     scheduler.finish()?;
     let mean = lost / ROUNDS;
     vm.say(format!("CPU time lost when a task is freed: {mean:.1?}"));
