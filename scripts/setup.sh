@@ -47,6 +47,23 @@ need() {
 	if [ "$package" = qemu-system-x86 ]; then qemu=$package; else packages="$packages $package"; fi
 }
 
+# Debian's own Rust is too old, so this is for the user to install.
+RUST=1.91
+need_rust() {
+	if ! has cargo; then
+		rust="cargo is not in \$PATH"
+	elif ! printf '%s\n%s\n' "$RUST" "$(cargo --version | cut -d ' ' -f 2)" | sort -CV; then
+		rust="$(cargo --version) is too old"
+	elif [ "$want" != build ] && ! { cargo fmt --version && cargo clippy --version; } >/dev/null 2>&1; then
+		rust="rustfmt or clippy is missing"
+	else
+		return 0
+	fi
+	echo "setup: $rust: Rust $RUST or later is needed, with rustfmt and clippy, as rustup installs it;" >&2
+	echo "setup: as root through sudo: sudo env \"PATH=\$PATH\" make ..." >&2
+	exit 1
+}
+
 probe() {
 	missing='' packages='' qemu=''
 	need gcc "a C compiler, gcc" has gcc
@@ -56,6 +73,7 @@ probe() {
 	need libclang-19-dev "libclang, for bindgen" libclang
 	need pkg-config "pkg-config" has pkg-config
 	need libelf-dev "libelf with headers" library libelf
+	need_rust
 	need zlib1g-dev "zlib with headers" library zlib
 	[ "$want" != build ] || return 0
 	need clang-format-19 "clang-format 18 or later" versioned clang-format 18
@@ -69,6 +87,8 @@ probe() {
 	need systemd "systemd-analyze" has systemd-analyze
 	[ "$want" = bench ] || return 0
 	need linux-perf "perf" has perf
+	# scx_rustland, one of the peers, is linked with it.
+	need libseccomp-dev "libseccomp with headers" library libseccomp
 }
 
 probe

@@ -6,7 +6,7 @@ use crate::{
     settings::{Format, Policy, Report, SLICE_MIN_US_DEFAULT, SLICE_US_DEFAULT, Settings},
     units::Nanos,
 };
-use clap::{ArgAction, Parser, Subcommand, error::ErrorKind};
+use clap::{ArgAction, Args, Parser, Subcommand, error::ErrorKind};
 use std::{ffi::OsString, ops::RangeInclusive, time::Duration};
 
 /// What the user asked for.
@@ -33,7 +33,10 @@ Exit codes:
   77  not permitted: CAP_BPF or CAP_PERFMON is missing
   78  this kernel cannot run it; `scheduler doctor` says why";
 
-/// Schedule the CPUs of this machine until SIGINT or SIGTERM.
+const COMPARE_EXIT_CODES: &str = "\
+Exit codes: 0 compared; 1 the command failed, or you stopped it; others as without a command.";
+
+/// Schedule the CPUs of this machine until SIGINT, SIGTERM or SIGHUP.
 ///
 /// Needs a kernel with sched_ext and the capabilities CAP_BPF and CAP_PERFMON (root has them).
 /// When it ends, in any way, the kernel's default scheduler takes over.
@@ -49,7 +52,7 @@ struct Cli {
     #[arg(short, long, value_name = "SECONDS", value_parser = interval, allow_hyphen_values = true)]
     interval: Option<Duration>,
 
-    /// Print what is done; twice: also libbpf's debug messages. The table shows all counters
+    /// Print what is done, and below the table all counters; twice: also libbpf's debug messages
     #[arg(short, long, action = ArgAction::Count)]
     verbose: u8,
 
@@ -61,15 +64,8 @@ struct Cli {
     #[arg(long, value_name = "N", value_parser = ranged(TASKS), allow_hyphen_values = true)]
     tasks: Option<u64>,
 
-    /// Longest slice, for a task that nothing waits for, in microseconds, 100 to 100000
-    #[arg(long, value_name = "MICROSECONDS", default_value_t = SLICE_US_DEFAULT)]
-    #[arg(value_parser = ranged(SLICE_US), allow_hyphen_values = true)]
-    slice_us: u64,
-
-    /// Shortest slice, however many tasks wait, in microseconds, 100 to the value of --slice-us
-    #[arg(long, value_name = "MICROSECONDS", default_value_t = SLICE_MIN_US_DEFAULT)]
-    #[arg(value_parser = ranged(SLICE_US), allow_hyphen_values = true)]
-    slice_min_us: u64,
+    #[command(flatten)]
+    policy: PolicyArgs,
 
     /// Schedule only tasks that chose the policy SCHED_EXT
     #[arg(short, long)]
@@ -84,6 +80,41 @@ struct Cli {
     command: Option<Command>,
 }
 
+/// How it decides.
+#[derive(Debug, Args)]
+struct PolicyArgs {
+    /// Longest slice, for a task that nothing waits for, in microseconds, 100 to 100000
+    #[arg(long, value_name = "MICROSECONDS", default_value_t = SLICE_US_DEFAULT)]
+    #[arg(value_parser = ranged(SLICE_US), allow_hyphen_values = true)]
+    slice_us: u64,
+
+    /// Shortest slice, however many tasks wait, in microseconds, 100 to the value of --slice-us
+    /// [default: 1000, or --slice-us if that is less]
+    #[arg(long, value_name = "MICROSECONDS", value_parser = slice_min, allow_hyphen_values = true)]
+    slice_min_us: Option<u64>,
+}
+
+impl PolicyArgs {
+    fn policy(&self) -> Result<Policy, Failure> {
+        let slice_min_us = self.slice_min_us.unwrap_or(SLICE_MIN_US_DEFAULT.min(self.slice_us));
+        if slice_min_us > self.slice_us {
+            return Err(Failure::new(
+                Exit::Usage,
+                format!(
+                    "invalid value '{slice_min_us}' for '--slice-min-us <MICROSECONDS>': must be \
+                     a whole number from {} to the value of --slice-us, {} (see --help)",
+                    SLICE_US.start(),
+                    self.slice_us
+                ),
+            ));
+        }
+        Ok(Policy {
+            slice_max: Nanos::from_micros(self.slice_us),
+            slice_min: Nanos::from_micros(slice_min_us),
+        })
+    }
+}
+
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Check everything that a load needs: a line a check. Exit code 0, or 78 if one fails
@@ -93,6 +124,7 @@ enum Command {
     /// Wall and CPU time, context switches, how long the command's tasks and all others waited for a CPU, and a figure
     /// of the command's own: medians, their ratio with its 95 % interval, and in words whether there is a difference.
     /// The order of the runs is ABBA, so that a machine that warms up favours neither.
+    #[command(after_help = COMPARE_EXIT_CODES)]
     Compare {
         /// Runs of the command under each of the two, 2 to 1000
         #[arg(long, value_name = "N", default_value_t = 5)]
@@ -106,12 +138,15 @@ enum Command {
 
         /// A figure in the command's output: the number in the first group of this regular expression, or in all of
         /// it; the last match counts
-        #[arg(long, value_name = "REGEX", value_parser = Metric::parse)]
+        #[arg(long, value_name = "REGEX", value_parser = Metric::parse, allow_hyphen_values = true)]
         metric: Option<Metric>,
 
         /// Print one JSON object instead of the table
         #[arg(long)]
         json: bool,
+
+        #[command(flatten)]
+        policy: PolicyArgs,
 
         /// The command and its arguments
         #[arg(last = true, required = true, value_name = "COMMAND")]
@@ -140,6 +175,13 @@ fn ranged(
     }
 }
 
+/// Parses the shortest slice; [`PolicyArgs::policy`] knows the longest.
+fn slice_min(text: &str) -> Result<u64, String> {
+    text.parse().ok().filter(|n| SLICE_US.contains(n)).ok_or_else(|| {
+        format!("must be a whole number from {} to the value of --slice-us", SLICE_US.start())
+    })
+}
+
 /// Parses the interval: seconds, with a fraction.
 fn interval(text: &str) -> Result<Duration, String> {
     // NaN is in no range.
@@ -160,33 +202,31 @@ where
     I: IntoIterator<Item = T>,
     T: Into<OsString> + Clone,
 {
+    let args: Vec<OsString> = args.into_iter().map(Into::into).collect();
+    let compares = args.get(1).is_some_and(|arg| arg == "compare");
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(e) if matches!(e.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
             return Ok(Request::Print(e.render().to_string()));
         }
-        Err(e) => return Err(Failure::new(Exit::Usage, one_line(&e.render().to_string()))),
+        Err(e) => {
+            let mut line = one_line(&e.render().to_string());
+            if compares && e.kind() == ErrorKind::UnknownArgument {
+                line += "; the command comes after --, as in: scheduler compare -- make -j8";
+            }
+            return Err(Failure::new(Exit::Usage, line));
+        }
     };
     match cli.command {
         Some(Command::Doctor) => return Ok(Request::Doctor),
-        Some(Command::Compare { runs, warmup, metric, json, command }) => {
+        Some(Command::Compare { runs, warmup, metric, json, policy, command }) => {
             let (runs, warmup) = (runs as usize, warmup as usize);
-            return Ok(Request::Compare(Plan { runs, warmup, metric, json, command }));
+            let policy = policy.policy()?;
+            return Ok(Request::Compare(Plan { runs, warmup, metric, json, policy, command }));
         }
         None => {}
     }
-    if cli.slice_min_us > cli.slice_us {
-        return Err(Failure::new(
-            Exit::Usage,
-            format!(
-                "invalid value '{}' for '--slice-min-us <MICROSECONDS>': must be from {} to {}, \
-                 the value of --slice-us",
-                cli.slice_min_us,
-                SLICE_US.start(),
-                cli.slice_us
-            ),
-        ));
-    }
+    let policy = cli.policy.policy()?;
     let report = (cli.stats || cli.json || cli.tasks.is_some()).then(|| Report {
         interval: cli.interval.unwrap_or(Duration::from_secs(1)),
         format: if cli.json { Format::Json } else { Format::Table },
@@ -199,10 +239,7 @@ where
         );
     }
     Ok(Request::Schedule(Settings {
-        policy: Policy {
-            slice_max: Nanos::from_micros(cli.slice_us),
-            slice_min: Nanos::from_micros(cli.slice_min_us),
-        },
+        policy,
         partial: cli.partial,
         // The range keeps it in 32 bits.
         exit_dump_len: cli.exit_dump_len as u32,
@@ -211,13 +248,13 @@ where
     }))
 }
 
-/// clap's first paragraph as one line, without its usage block. The user's own text in it may
-/// hold anything.
+/// clap's message and its tip as one line, without the usage block. The user's own text in it
+/// may hold anything.
 fn one_line(rendered: &str) -> String {
     let text = rendered.strip_prefix("error: ").unwrap_or(rendered);
-    let end =
-        ["\n\nUsage:", "\n\n  tip:", "\n\nFor more"].iter().filter_map(|m| text.find(m)).min();
-    let words: Vec<_> = text[..end.unwrap_or(text.len())].split_whitespace().collect();
+    let end = ["\n\nUsage:", "\n\nFor more"].iter().filter_map(|m| text.find(m)).min();
+    let text = text[..end.unwrap_or(text.len())].replace("\n\n  tip: ", "; ");
+    let words: Vec<_> = text.split_whitespace().collect();
     let line: String = words.join(" ").chars().filter(|c| !c.is_control()).collect();
     format!("{line} (see --help)")
 }
@@ -249,7 +286,7 @@ mod tests {
     #[test]
     fn defaults() {
         let s = settings(&[]);
-        assert_eq!(s.policy.slice_max, Nanos::from_micros(20_000));
+        assert_eq!(s.policy.slice_max, Nanos::from_micros(3_000));
         assert_eq!(s.policy.slice_min, Nanos::from_micros(1_000));
         assert_eq!((s.partial, s.exit_dump_len, s.verbosity, s.report), (false, 0, 0, None));
     }
@@ -277,6 +314,18 @@ mod tests {
     }
 
     #[test]
+    fn a_short_slice_takes_the_shortest_one_along() {
+        let short = settings(&["--slice-us", "500"]).policy;
+        assert_eq!(short.slice_min, short.slice_max);
+    }
+
+    #[test]
+    fn a_refusal_says_what_may_have_been_meant() {
+        assert!(refusal(&["--stat"]).contains("'--stats'"));
+        assert!(refusal(&["compare", "make"]).contains("compare -- make"));
+    }
+
+    #[test]
     fn json_and_tasks_imply_statistics() {
         assert_eq!(settings(&["--json"]).report.map(|r| r.format), Some(Format::Json));
         assert_eq!(settings(&["--tasks", "3"]).report.map(|r| r.tasks), Some(3));
@@ -293,7 +342,7 @@ mod tests {
             assert!(line.contains("--slice-us") && line.contains("100 to 100000"), "{line}");
         }
         let line = refusal(&["--slice-us", "2000", "--slice-min-us", "3000"]);
-        assert!(line.contains("--slice-min-us") && line.contains("100 to 2000"), "{line}");
+        assert!(line.contains("--slice-min-us") && line.contains("--slice-us, 2000"), "{line}");
         assert!(refusal(&["--tasks", "0"]).contains("1 to 1000"));
         assert!(refusal(&["--exit-dump-len", "4294967296"]).contains("0 to 16777216"));
     }
@@ -324,6 +373,9 @@ mod tests {
             assert!(line.contains("--runs") && line.contains("2 to 1000"), "{line}");
         }
         assert!(refusal(&["compare", "--metric", "(", "--", "x"]).contains("--metric"));
+        assert!(refusal(&["compare", "--metric=", "--", "x"]).contains("--metric"));
+        let short = plan(&["--slice-us=700", "--metric", "-x", "--", "x"]);
+        assert_eq!(short.policy.slice_max, Nanos::from_micros(700));
         assert!(refusal(&["compare"]).contains("COMMAND"));
         assert!(refusal(&["compare", "--"]).contains("COMMAND"));
         refusal(&["compare", "make"]);

@@ -19,7 +19,7 @@ use crate::{
 };
 use anyhow::Result;
 use std::{
-    io::{self, IsTerminal},
+    io,
     time::{Duration, Instant},
 };
 
@@ -145,7 +145,7 @@ impl Reporter {
                 &interval,
                 Style {
                     width: output::terminal_width(),
-                    bold: io::stdout().is_terminal(),
+                    bold: output::is_coloured(),
                     all_counters: self.report.all_counters,
                 },
             )),

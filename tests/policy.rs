@@ -93,11 +93,11 @@ proptest! {
 
     #[test]
     fn requeued_lag_is_bounded(
-        v in any::<u64>(), ahead in 0u64..1 << 58, slice in MS..100 * MS, w in weights(),
+        v in any::<u64>(), ahead in 0u64..1 << 58, lag in MS..200 * MS, w in weights(),
     ) {
         let clock = v.wrapping_add(ahead);
-        let placed = place_requeue(v, clock, slice, w);
-        prop_assert!(clock.wrapping_sub(placed) <= to_virtual(2 * slice, w));
+        let placed = place_requeue(v, clock, lag, w);
+        prop_assert!(clock.wrapping_sub(placed) <= to_virtual(lag, w));
     }
 
     #[test]
@@ -221,7 +221,9 @@ struct Task {
 }
 
 const TICK: u64 = 4 * MS;
-const SLICE: u64 = 20 * MS;
+const SLICE: u64 = 3 * MS;
+const LAG: u64 = 3 * MS;
+const LAG_RUNNABLE: u64 = 40 * MS;
 const SLICE_MIN: u64 = MS;
 
 impl Task {
@@ -298,7 +300,7 @@ impl Cpu {
             }
             _ => {
                 task.vruntime =
-                    place_requeue(task.vruntime, self.clock.now_vns, SLICE, task.weight);
+                    place_requeue(task.vruntime, self.clock.now_vns, LAG_RUNNABLE, task.weight);
                 if !before(task.vruntime, task.deadline) {
                     task.spent = true;
                     task.ask(slice);
@@ -316,7 +318,7 @@ impl Cpu {
             if task.sleeps_until > then && task.sleeps_until <= self.now {
                 let slice = self.slice(task);
                 let task = &mut self.tasks[i];
-                task.vruntime = place_wakeup(task.vruntime, clock, SLICE, task.weight);
+                task.vruntime = place_wakeup(task.vruntime, clock, LAG, task.weight);
                 task.ask(slice);
             }
         }

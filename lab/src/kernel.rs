@@ -9,6 +9,9 @@ use std::{
 /// The series that the tests cover, oldest first. The last one is "the newest".
 pub const SERIES: [&str; 4] = ["6.12", "6.16", "6.18", "7.3"];
 
+/// The series of which no distribution packages a kernel with sched_ext: `make kernel-6.12` builds it.
+pub const UNPACKAGED: &str = "6.12";
+
 /// Debian's own 6.12, whose sched_ext is off: the kernel that must be refused.
 pub const STOCK: &str = "6.12-stock";
 
@@ -64,8 +67,8 @@ impl Kernel {
             .find(is_meant);
         match found {
             Some(kernel) => Ok(Kernel { series: series.into(), ..kernel }),
-            None if series == "6.12" => bail!(
-                "no kernel 6.12 with sched_ext: put one in ../shared/kernels/6.12 or run `make kernel-6.12` (an hour)"
+            None if series == UNPACKAGED => bail!(
+                "no kernel 6.12 with sched_ext, which nobody packages: `make kernel-6.12` builds it (an hour)"
             ),
             None => bail!(
                 "no kernel {series}: run `scripts/kernels.sh {series}`, or name another one in $KERNEL"

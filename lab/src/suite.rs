@@ -4,7 +4,7 @@ use crate::{
     boot::{Boot, Message, Outcome, PLAN, Report, lock},
     init,
     initramfs::Initramfs,
-    kernel::{Kernel, SERIES, STOCK},
+    kernel::{Kernel, SERIES, STOCK, UNPACKAGED},
     process::HogPlan,
     qemu::{Mode, Topology},
     vm::{BpfObjects, Vm, sched_ext, wait_for},
@@ -170,7 +170,7 @@ impl Suite {
             );
             return Ok(true);
         };
-        let (boots, missing) = self.plan(&request)?;
+        let Planned { boots, missing, left_out } = self.plan(&request)?;
         if request.list {
             for boot in &boots {
                 for case in &boot.cases {
@@ -185,6 +185,9 @@ impl Suite {
         // Read once, so that a build meanwhile changes nothing.
         let base = base_initramfs(&self.programs, self.tools)?;
         let report = Mutex::new(Report::default());
+        for line in &left_out {
+            println!("vm: NOT RUN: {line}");
+        }
         for problem in &missing {
             lock(&report).fail(problem, "");
         }
@@ -218,14 +221,17 @@ impl Suite {
         for failed in &report.failed {
             println!("  {failed}");
         }
+        for line in &left_out {
+            println!("  NOT RUN: {line}");
+        }
         if total == 0 && missing.is_empty() {
             bail!("no case matches");
         }
         Ok(report.failed.is_empty())
     }
 
-    /// The boots that a request needs, and the kernels that it lacks.
-    fn plan(&self, request: &Request) -> Result<(Vec<Boot<'_>>, Vec<String>)> {
+    /// What a request needs.
+    fn plan(&self, request: &Request) -> Result<Planned<'_>> {
         let named = Kernel::from_env()?;
         let series: Vec<String> = match (&named, request.kernels.is_empty()) {
             (_, false) => request.kernels.clone(),
@@ -233,7 +239,7 @@ impl Suite {
             (None, true) => SERIES.iter().rev().copied().chain([STOCK]).map(String::from).collect(),
         };
         let newest = series.first().cloned().unwrap_or_default();
-        let (mut boots, mut missing) = (Vec::new(), Vec::new());
+        let mut planned = Planned::default();
         for series in series {
             let mut groups: BTreeMap<(Mode, Topology), Vec<&Case>> = BTreeMap::new();
             let wanted = |case: &&Case| {
@@ -251,15 +257,35 @@ impl Suite {
                 _ => Kernel::find(&series, &self.root),
             };
             match kernel {
-                Ok(kernel) => boots.extend(groups.into_iter().map(|((mode, topology), cases)| {
-                    Boot { kernel: kernel.clone(), mode, topology, cases }
-                })),
-                Err(error) => missing.push(format!("{error:#}")),
+                Ok(kernel) => {
+                    planned.boots.extend(groups.into_iter().map(|((mode, topology), cases)| Boot {
+                        kernel: kernel.clone(),
+                        mode,
+                        topology,
+                        cases,
+                    }))
+                }
+                // Nobody packages it, and it takes an hour to build: it must be asked for.
+                Err(error) if series == UNPACKAGED && request.kernels.is_empty() => {
+                    let cases: usize = groups.values().map(Vec::len).sum();
+                    planned.left_out.push(format!("{cases} cases on {series}: {error:#}"));
+                }
+                Err(error) => planned.missing.push(format!("{error:#}")),
             }
         }
-        boots.sort_by_key(|boot| boot.mode);
-        Ok((boots, missing))
+        planned.boots.sort_by_key(|boot| boot.mode);
+        Ok(planned)
     }
+}
+
+/// What a request comes to.
+#[derive(Default)]
+struct Planned<'a> {
+    boots: Vec<Boot<'a>>,
+    /// Kernels that there should be: failures.
+    missing: Vec<String>,
+    /// Cases on a kernel that nobody is expected to have: said, at the beginning and at the end.
+    left_out: Vec<String>,
 }
 
 /// This program as process 1, a static busybox, and these programs and tools.
@@ -363,6 +389,18 @@ impl Request {
     /// None: the user did not ask for virtual machines (`VM=1`, `--all` or `--kernel` does).
     fn parse(args: impl Iterator<Item = String>) -> Result<Option<Self>> {
         const JOBS: usize = 2;
+        /// `cargo test -- FLAG` passes it on to every test binary, so these mean nothing here.
+        const OF_LIBTEST: [&str; 9] = [
+            "--nocapture",
+            "--no-capture",
+            "--show-output",
+            "--quiet",
+            "-q",
+            "--exact",
+            "--test-threads",
+            "--color",
+            "--format",
+        ];
         let mut request = Self { jobs: JOBS, ..Self::default() };
         let mut asked = env::var_os("VM").is_some_and(|value| !value.is_empty());
         let mut args = args;
@@ -377,9 +415,19 @@ impl Request {
                     );
                     asked = true;
                 }
-                "--jobs" => request.jobs = args.next().context("--jobs needs a number")?.parse()?,
-                // What cargo passes on to every test binary.
-                flag if flag.starts_with('-') => {}
+                "--jobs" => {
+                    let jobs = args.next().and_then(|word| word.parse().ok());
+                    request.jobs = jobs
+                        .filter(|jobs| (1..=64).contains(jobs))
+                        .context("--jobs needs a number of guests from 1 to 64")?;
+                }
+                flag if flag.starts_with('-') => {
+                    let name = flag.split('=').next().unwrap_or(flag);
+                    ensure!(
+                        OF_LIBTEST.contains(&name),
+                        "unknown option {flag}: there are --all, --kernel SERIES, --jobs N, --list"
+                    );
+                }
                 word => request.words.push(word.into()),
             }
         }

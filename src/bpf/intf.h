@@ -102,6 +102,7 @@ struct knobs {
 	u64 slice_max_ns;     /* longest slice, for a task that nothing waits for */
 	u64 slice_min_ns;     /* floor of every slice */
 	u64 lag_max_ns;       /* most service that a sleeper may be owed, nice 0 */
+	u64 lag_runnable_ns;  /* the same of a task that stays runnable */
 	u64 request_min_ns;   /* shortest request that a short burst can make */
 	u64 preempt_gran_vns; /* a waking task must be due earlier by this much */
 	u64 preempt_gap_ns;   /* wakeup preemptions of one CPU: not more often */
@@ -140,24 +141,28 @@ struct llc_topo {
 struct cpu_ctx {
 	/* First: a pointer to it is the pointer that was checked, for the verifier. */
 	struct vclock clock; /* of the tasks that may not run on the whole LLC */
+	u64 ahead_vns;     /* by this, for ever, of its LLC's: see part_clocks() */
 	u32 running_pid;   /* 0: idle, or a task of another class */
 	u32 weight;        /* of the running task, nice 0 is 1024 */
 	u64 running_at;    /* up to here its run time is in `stats` */
-	u64 vruntime_vns;  /* its vruntime at running_at */
-	u64 deadline_vns;  /* its deadline */
+	u64 vruntime_vns;  /* its vruntime at running_at, by the clock of the LLC */
+	u64 deadline_vns;  /* its deadline, likewise */
 	u64 preempted_at;  /* last wakeup preemption. Written by any waker */
 	u64 released_at;   /* when a higher class took the CPU; 0: none has it */
 	u64 idle_at;       /* when it went idle; 0: it is not. Started by `snapshot`, too */
-	u64 slice_ns;      /* base slice, from the queue length at the last dispatch */
-	u32 steal_llc;     /* LLC to take the next task from, or ABSENT */
-	u32 balance_turn;  /* which LLC its tick looks at next */
 	u64 balanced_at;   /* last time it took, or tried to take, a task for balance */
 	u64 rescued_at;    /* last time its own queue was searched for who waited too long */
-
-	u32 online;        /* written by cpu_online, cpu_offline and init */
-	u32 nr_local;      /* tasks in its local queue. Written by `snapshot` */
-	u32 nr_pinned;     /* tasks in its queue of bound tasks. Written by `snapshot` */
-	u32 crowded;       /* ticks in a row that found a whole core idle and its own shared */
+	u64 looked_at;     /* when dispatch last asked how many tasks wait */
+	u64 empty_at;      /* when dispatch last found nothing to do */
+	u32 slice_ns;      /* base slice, from the queue length at looked_at */
+	u16 steal_from;    /* LLC to take the next task from, plus 1; 0: none */
+	u16 balance_turn;  /* which LLC its tick looks at next */
+	u8 crowded;        /* ticks in a row that found a whole core idle and its own shared */
+	u8 pinned;         /* 0: no task waits in its queue of bound ones */
+	u8 alone;          /* 1: at looked_at no task waited in its LLC's queue */
+	u8 online;         /* written by cpu_online, cpu_offline and init */
+	u16 nr_local;      /* tasks in its local queue. Written by `snapshot` */
+	u16 nr_pinned;     /* tasks in its queue of bound ones. Written by `snapshot` */
 	u64 snapshot_at;   /* written by `snapshot` */
 };
 
@@ -168,7 +173,8 @@ struct llc_ctx {
 	u32 nr_queued;       /* written by `snapshot` */
 	u64 queued_at;       /* when a task was last about to be queued. Written by any CPU */
 	u64 rescued_at;      /* last time its queue was searched for who waited too long */
-	u64 pad[3];
+	u64 pushed_at;       /* as clock.set_at, for push_clock() */
+	u64 pad[2];
 };
 
 /* What the task iterator `tasks` writes for each task, cumulative. */

@@ -71,7 +71,7 @@ static __always_inline s32 preempt_for(struct task_struct *p, struct task_ctx *t
 
 	if (tctx->sync || p->policy == POLICY_SCHED_BATCH || p->policy == POLICY_SCHED_IDLE)
 		return -ENOENT;
-	victim = find_victim(p, cpu, tctx->deadline_vns, now);
+	victim = find_victim(p, cpu, tctx->deadline_vns - ahead_of_llc(tctx, cpu), now);
 	cctx = victim >= 0 ? cpu_ctx_of(victim) : NULL;
 	if (!cctx)
 		return -ENOENT;
@@ -87,6 +87,7 @@ struct target {
 	u64 enq_flags;
 	u64 due_vns;
 	bool by_deadline;
+	bool only_cpu_busy; /* nobody else can take it, and update_idle will see it */
 };
 
 /* Where a task that just became runnable goes at once; false: to be queued. */
@@ -103,6 +104,7 @@ static __always_inline bool wake_at_once(struct task_struct *p, struct task_ctx 
 		count(CNT_IDLE_DIRECT);
 		return true;
 	}
+	to->only_cpu_busy = bound;
 	wake_contended(tctx, cpu, to->slice_ns);
 	if (to->enq_flags & SCX_ENQ_WAKEUP)
 		victim = preempt_for(p, tctx, cpu, now);
@@ -150,7 +152,7 @@ static __always_inline void choose_target(struct task_struct *p, s32 cpu, struct
 	} else {
 		settle(tctx, cpu);
 		tctx->vruntime_vns = place_requeue(tctx->vruntime_vns, clock_now(tctx, cpu),
-						   knobs.slice_max_ns, tctx->weight);
+						   knobs.lag_runnable_ns, tctx->weight);
 		ask_again(tctx, to->slice_ns);
 		first = is_rcu_reader(p);
 	}
@@ -163,11 +165,17 @@ static __always_inline void choose_target(struct task_struct *p, s32 cpu, struct
 	}
 	if (!tctx->queued_at)
 		tctx->queued_at = now;
-	/* Announced before it is done: see sched_update_idle. */
-	lctx->queued_at = now;
 	to->by_deadline = true;
 	to->due_vns = tctx->deadline_vns;
-	to->dsq = bound ? cpu_dsq(cpu) : llc_of(cpu);
+	/* Announced before it is done: see take_at_once() and sched_update_idle. */
+	if (bound) {
+		to->dsq = cpu_dsq(cpu);
+		cctx->pinned = true;
+	} else {
+		to->dsq = llc_of(cpu);
+		to->due_vns -= ahead_of_llc(tctx, cpu);
+		lctx->queued_at = now;
+	}
 	count(bound ? CNT_PINNED : CNT_QUEUED);
 }
 
@@ -180,7 +188,7 @@ void BPF_STRUCT_OPS(sched_enqueue, struct task_struct *p, u64 enq_flags)
 		scx_bpf_dsq_insert_vtime(p, to.dsq, to.slice_ns, to.due_vns, to.enq_flags);
 	else
 		scx_bpf_dsq_insert(p, to.dsq, to.slice_ns, to.enq_flags);
-	if (to.by_deadline || to.dsq == SCX_DSQ_GLOBAL)
+	if ((to.by_deadline && !to.only_cpu_busy) || to.dsq == SCX_DSQ_GLOBAL)
 		wake_idle_for(p);
 }
 
@@ -191,10 +199,9 @@ void BPF_STRUCT_OPS(sched_dispatch, s32 cpu, struct task_struct *prev)
 	struct cpu_ctx *cctx = cpu_ctx_of(cpu);
 	struct head llc_head = {}, cpu_head = {};
 	struct task_ctx *tctx = NULL;
-	u64 now = scx_bpf_now();
-	u32 llc = llc_of(cpu), nr_waiting, i;
+	u64 now = scx_bpf_now(), due_vns;
+	u32 llc = llc_of(cpu), nr_waiting;
 	struct llc_ctx *lctx = llc_ctx_of(llc);
-	struct llc_topo *lt;
 	s32 nr_llc, nr_cpu;
 	bool cpu_first;
 
@@ -202,43 +209,52 @@ void BPF_STRUCT_OPS(sched_dispatch, s32 cpu, struct task_struct *prev)
 		count(CNT_BAD_CONTEXT);
 		return;
 	}
-	if (cctx->steal_llc != ABSENT) {
-		u32 from = cctx->steal_llc;
+	if (cctx->steal_from) {
+		u32 from = cctx->steal_from - 1;
 
-		cctx->steal_llc = ABSENT;
+		cctx->steal_from = 0;
 		cctx->balanced_at = now;
 		if (steal(from))
 			return;
 	}
 
+	/* The running task goes on unless something that is due earlier waits. */
+	if (prev && (prev->scx.flags & SCX_TASK_QUEUED) && may_run(prev, cpu))
+		tctx = task_ctx_of(prev);
+	if (!tctx && now - cctx->looked_at < LOOK_GAP_NS && take_at_once(cctx, lctx, llc, cpu, now))
+		return;
+	cctx->looked_at = now;
 	nr_llc = scx_bpf_dsq_nr_queued(llc);
-	nr_cpu = scx_bpf_dsq_nr_queued(cpu_dsq(cpu));
+	nr_cpu = cctx->pinned ? scx_bpf_dsq_nr_queued(cpu_dsq(cpu)) : 0;
+	cctx->pinned = nr_cpu > 0;
+	cctx->alone = nr_llc <= 0;
 	nr_waiting = (nr_llc > 0 ? nr_llc : 0) + (nr_cpu > 0 ? nr_cpu * (lctx->nr_cpus ?: 1) : 0);
 	cctx->slice_ns =
 		base_slice(knobs.slice_max_ns, knobs.slice_min_ns, nr_waiting, lctx->nr_cpus);
 
 	if (nr_llc > 0 && now - lctx->rescued_at > RESCUE_GAP_NS) {
 		lctx->rescued_at = now;
-		if (rescue(llc, cpu_dsq(cpu), cpu, lctx->clock.now_vns - FIRST_VNS, now))
+		if (rescue(llc, cpu_dsq(cpu), cpu, lctx->clock.now_vns - FIRST_VNS, now)) {
+			cctx->pinned = true;
 			nr_cpu++;
+		}
 	} else if (nr_cpu > 0 && now - cctx->rescued_at > RESCUE_GAP_NS) {
 		cctx->rescued_at = now;
 		if (rescue(cpu_dsq(cpu), llc, cpu, lctx->clock.now_vns - FIRST_VNS, now))
 			nr_llc++;
 	}
 
-	/* The running task goes on unless something that is due earlier waits. */
-	if (prev && (prev->scx.flags & SCX_TASK_QUEUED) && may_run(prev, cpu))
-		tctx = task_ctx_of(prev);
-	if (nr_cpu > 0 && (nr_llc > 0 || tctx))
+	if (nr_cpu > 0 && (nr_llc > 0 || tctx)) {
 		cpu_head = head_of(cpu_dsq(cpu), cpu);
+		cpu_head.deadline_vns -= cctx->ahead_vns;
+	}
 	if (nr_llc > 0 && (nr_cpu > 0 || tctx))
 		llc_head = head_of(llc, cpu);
 	if (tctx) {
 		charge_task(prev, tctx);
 		ask_again(tctx, task_slice(cctx->slice_ns, knobs.slice_min_ns, tctx->weight));
-		if (!gives_way(&llc_head, tctx->deadline_vns) &&
-		    !gives_way(&cpu_head, tctx->deadline_vns)) {
+		due_vns = tctx->deadline_vns - ahead_of_llc(tctx, cpu);
+		if (!gives_way(&llc_head, due_vns) && !gives_way(&cpu_head, due_vns)) {
 			bool alone = !llc_head.waits && !cpu_head.waits;
 
 			/* Not kept, it is enqueued with SCX_ENQ_LAST: see choose_target(). */
@@ -260,14 +276,8 @@ void BPF_STRUCT_OPS(sched_dispatch, s32 cpu, struct task_struct *prev)
 		keep(prev, tctx, cctx, cpu, true, now);
 		return;
 	}
-
-	lt = bpf_map_lookup_elem(&llc_topo, &llc);
-	if (!lt)
-		return;
-	bpf_for(i, 0, lt->nr_nearest) {
-		if (steal(nearest_llc(lt, i)))
-			return;
-	}
+	if (!steal_nearest(llc))
+		cctx->empty_at = now;
 }
 
 /* ---- the run ---- */
@@ -318,17 +328,14 @@ void BPF_STRUCT_OPS(sched_running, struct task_struct *p)
 		tctx->rescued = false;
 	} else if (tctx->affinity == AFF_WHOLE) {
 		drive_clock(&lctx->clock, tctx->vruntime_vns, now, tctx->weight);
-		catch_up(&cctx->clock, tctx->vruntime_vns, lctx->clock.now_vns, now);
+		catch_up(cctx, vtime_min(tctx->vruntime_vns, lctx->clock.now_vns), now);
 	} else {
-		/*
-		 * The LLC's, too: its own tasks would have had this CPU if any had waited, so
-		 * they are not owed what the others ran meanwhile.
-		 */
 		drive_clock(&cctx->clock, tctx->vruntime_vns, now, tctx->weight);
-		drive_clock(&lctx->clock, tctx->vruntime_vns, now, WEIGHT_NICE0);
+		push_clock(lctx, tctx->vruntime_vns - cctx->ahead_vns, now);
+		part_clocks(cctx, lctx);
 	}
 	tctx->charged_ns = p->se.sum_exec_runtime;
-	publish(cctx, p, tctx, now);
+	publish(cctx, p, tctx, cpu, now);
 }
 
 void BPF_STRUCT_OPS(sched_stopping, struct task_struct *p, bool runnable)
@@ -377,11 +384,13 @@ void BPF_STRUCT_OPS(sched_tick, struct task_struct *p)
 		balance(cctx, llc, now);
 	due_vns = running_due(cctx->deadline_vns, cctx->vruntime_vns, now - cctx->running_at,
 			      cctx->weight);
-	if (scx_bpf_dsq_nr_queued(cpu_dsq(cpu)) > 0)
+	if (cctx->pinned) {
 		cpu_head = head_of(cpu_dsq(cpu), cpu);
+		cpu_head.deadline_vns -= cctx->ahead_vns;
+	}
 	if (scx_bpf_dsq_nr_queued(llc) > 0)
 		llc_head = head_of(llc, cpu);
-	if (scx_bpf_dsq_nr_queued(SCX_DSQ_LOCAL) <= 0 && cctx->steal_llc == ABSENT &&
+	if (scx_bpf_dsq_nr_queued(SCX_DSQ_LOCAL) <= 0 && !cctx->steal_from &&
 	    !gives_way(&cpu_head, due_vns) && !gives_way(&llc_head, due_vns)) {
 		if (llc_head.waits)
 			wake_idle_for_head(llc);
@@ -408,20 +417,20 @@ bool BPF_STRUCT_OPS(sched_yield, struct task_struct *from, struct task_struct *t
 }
 
 /*
- * A CPU went idle. What was queued for it while it was on its way there, seen by
- * nobody as idle yet, it fetches itself; and since the kernel puts a task into its
- * queue only after ops.enqueue has returned, it looks again if one was about to be
- * queued within QUEUEING_NS: longer than a callback takes.
+ * A CPU went idle. What was queued while it was on its way there, seen by nobody as
+ * idle yet, it fetches itself: what was announced since dispatch found nothing, and
+ * since the kernel puts a task into its queue only after ops.enqueue has returned,
+ * QUEUEING_NS before that, which is longer than a callback takes.
  */
 #define QUEUEING_NS 20000ULL
 
 void BPF_STRUCT_OPS(sched_update_idle, s32 cpu, bool idle)
 {
 	struct cpu_ctx *cctx = cpu_ctx_of(cpu);
-	struct llc_ctx *lctx = llc_ctx_of(llc_of(cpu));
 	u64 now = scx_bpf_now();
+	struct llc_ctx *lctx;
 
-	if (!cctx || !lctx)
+	if (!cctx)
 		return;
 	if (!idle) {
 		if (cctx->idle_at)
@@ -432,8 +441,8 @@ void BPF_STRUCT_OPS(sched_update_idle, s32 cpu, bool idle)
 	/* Some kernels tell of it again when an idle CPU finds nothing to do. */
 	if (!cctx->idle_at)
 		cctx->idle_at = now;
-	if ((s64)(now - lctx->queued_at) < (s64)QUEUEING_NS ||
-	    scx_bpf_dsq_nr_queued(llc_of(cpu)) > 0 || scx_bpf_dsq_nr_queued(cpu_dsq(cpu)) > 0)
+	lctx = llc_ctx_of(llc_of(cpu));
+	if (cctx->pinned || (lctx && (s64)(cctx->empty_at - lctx->queued_at) < (s64)QUEUEING_NS))
 		kick_idle(cpu);
 }
 
@@ -519,7 +528,7 @@ s32 BPF_STRUCT_OPS_SLEEPABLE(sched_init)
 		if (err)
 			return err;
 		if (lctx)
-			lctx->clock.set_at = now;
+			lctx->clock.set_at = lctx->pushed_at = now;
 	}
 	online = scx_bpf_get_online_cpumask();
 	bpf_for(cpu, 0, nr_cpu_ids) {
@@ -529,7 +538,6 @@ s32 BPF_STRUCT_OPS_SLEEPABLE(sched_init)
 		if (err)
 			break;
 		if (cctx) {
-			cctx->steal_llc = ABSENT;
 			cctx->slice_ns = knobs.slice_max_ns;
 			cctx->clock.set_at = now;
 		}

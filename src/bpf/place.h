@@ -125,10 +125,10 @@ static __always_inline s32 claim_idle(struct task_struct *p, s32 prev)
 	struct cpu_topo *t;
 	s32 cpu;
 
-	if (!any_idle())
-		return -ENOENT;
 	if (may_run(p, prev) && (!smt_enabled || core_idle(prev)) && claim(prev))
 		return prev;
+	if (!any_idle())
+		return -ENOENT;
 	t = bpf_map_lookup_elem(&topo, &key);
 	if (!t)
 		return -ENOENT;

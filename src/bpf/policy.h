@@ -109,25 +109,35 @@ POLICY_FN u64 charge(u64 vruntime_vns, u64 ran_ns, u32 weight)
 	return vruntime_vns + to_virtual(ran_ns, weight);
 }
 
+/* Time that a clock was not driven for is kept for it, up to this: some turns of a queue. */
+#define CLOCK_CREDIT_NS (100ULL * 1000 * 1000)
+
 /*
  * The clock of a queue follows the vruntime of the tasks it starts. It does not go
  * back, nor faster than a task of that weight can be served (`weight`: of the task
  * that drives it), nice 0 for all that are heavier. Where only light tasks compete it
- * must follow them, or whoever joins would find them as far ahead as they have run for.
- * Its two words are stored plainly by any CPU of the LLC, so one that is late by an
- * instant can set it back by that instant, until the next task starts.
+ * must follow them, or whoever joins would find them as far ahead as they have run for;
+ * so a step uses up no more time than it takes at that pace, or a heavy task that wakes
+ * often would leave the light ones none to drive the clock with. The words of a clock are
+ * stored plainly by any CPU of the LLC, so one that is late by an instant can set it
+ * back by that instant, until the next task starts.
  */
 POLICY_FN struct vclock clock_advance(struct vclock c, u64 vruntime_vns, u64 now, u32 weight)
 {
 	u64 ahead = vruntime_vns - c.now_vns;
-	u64 passed = now - c.set_at;
+	u64 passed = now - c.set_at, used = ahead, most;
 
 	if ((s64)passed <= 0 || (s64)ahead < (s64)CLOCK_STEP_VNS)
 		return c;
-	if (weight < WEIGHT_NICE0)
-		passed = to_virtual(passed, weight);
-	c.now_vns += ahead < passed ? ahead : passed;
-	c.set_at = now;
+	if (passed > CLOCK_CREDIT_NS)
+		passed = CLOCK_CREDIT_NS;
+	most = passed;
+	if (weight < WEIGHT_NICE0) {
+		most = to_virtual(passed, weight);
+		used = ahead < most ? ahead * weight / WEIGHT_NICE0 : passed;
+	}
+	c.now_vns += ahead < most ? ahead : most;
+	c.set_at = ahead < most ? now - passed + used : now;
 	return c;
 }
 
@@ -153,13 +163,13 @@ POLICY_FN u64 place_uncontended(u64 vruntime_vns, u64 clock_vns, u64 lag_max_ns,
 
 /*
  * A task that stays runnable keeps its lag. Under contention on one queue that is
- * at most one request and the tick that enforces it (EEVDF, theorem 1); more
+ * at most one request and the tick that enforces it (EEVDF, theorem 1); much more
  * means that its weight is more than a whole CPU can serve, or that the tasks it
- * competed with are gone, and is cut to twice that.
+ * competed with are gone, and is cut.
  */
-POLICY_FN u64 place_requeue(u64 vruntime_vns, u64 clock_vns, u64 slice_max_ns, u32 weight)
+POLICY_FN u64 place_requeue(u64 vruntime_vns, u64 clock_vns, u64 lag_runnable_ns, u32 weight)
 {
-	return vtime_max(vruntime_vns, clock_vns - to_virtual(2 * slice_max_ns, weight));
+	return vtime_max(vruntime_vns, clock_vns - to_virtual(lag_runnable_ns, weight));
 }
 
 /* A task that changes its clock (LLC, or CPU if bound) carries its lag along. */

@@ -53,13 +53,13 @@ static __always_inline void keep(struct task_struct *p, struct task_ctx *tctx, s
 
 		/* Alone, a light task must not drag the clock from those who compete elsewhere. */
 		if (lctx)
-			drive_clock(&lctx->clock, tctx->vruntime_vns, now, WEIGHT_NICE0);
+			push_clock(lctx, tctx->vruntime_vns - ahead_of_llc(tctx, cpu), now);
 		place_alone(tctx, cpu, now);
 		ask(tctx, slice_ns);
 	}
 	count(CNT_KEPT);
 	scx_bpf_task_set_slice(p, slice_ns);
-	publish(cctx, p, tctx, now);
+	publish(cctx, p, tctx, cpu, now);
 }
 
 /* Takes the next task from queue `dsq`, which belongs to another LLC. */
@@ -70,6 +70,31 @@ static __always_inline bool steal(u64 dsq)
 	count(CNT_STEALS);
 	return true;
 }
+
+/* Takes a task from the nearest LLC where one waits. */
+static __always_inline bool steal_nearest(u32 llc)
+{
+	struct llc_topo *lt;
+	u32 i;
+
+	if (nr_llcs == 1)
+		return false;
+	lt = bpf_map_lookup_elem(&llc_topo, &llc);
+	if (!lt)
+		return false;
+	bpf_for(i, 0, lt->nr_nearest) {
+		if (steal(nearest_llc(lt, i)))
+			return true;
+	}
+	return false;
+}
+
+/*
+ * The length of a queue decides how long slices are and whether anybody has waited too
+ * long. Slices are enforced at ticks, the shortest of which is 1 ms, so a CPU looks no
+ * more often: each look is a search in the kernel's table of queues.
+ */
+#define LOOK_GAP_NS (1000ULL * 1000)
 
 /*
  * By its weight a SCHED_IDLE task beside fifty others is due once in a quarter of
@@ -161,6 +186,21 @@ static __always_inline bool take_next(s32 cpu, u32 llc, bool cpu_first, s32 nr_l
 }
 
 /*
+ * Most dispatches follow a task that went to sleep: where one of the two queues is known
+ * to be empty there is nothing to compare. False: somebody has to look.
+ */
+static __always_inline bool take_at_once(struct cpu_ctx *cctx, struct llc_ctx *lctx, u32 llc,
+					 s32 cpu, u64 now)
+{
+	if (cctx->pinned)
+		return cctx->alone && vtime_before(lctx->queued_at, cctx->looked_at) &&
+		       scx_bpf_dsq_move_to_local(cpu_dsq(cpu), 0);
+	if (!scx_bpf_dsq_move_to_local(llc, 0) && !steal_nearest(llc))
+		cctx->empty_at = now;
+	return true;
+}
+
+/*
  * Another LLC with more tasks waiting for each of its CPUs, to take the next one
  * from: one LLC is looked at each tick.
  */
@@ -183,7 +223,7 @@ static __always_inline void balance(struct cpu_ctx *cctx, u32 llc, u64 now)
 	nr_mine = scx_bpf_dsq_nr_queued(llc);
 	nr_theirs = scx_bpf_dsq_nr_queued(other);
 	if (nr_theirs * mine->nr_cpus > nr_mine * theirs->nr_cpus)
-		cctx->steal_llc = other;
+		cctx->steal_from = other + 1;
 }
 
 #endif /* SCHEDULER_QUEUE_H */

@@ -6,6 +6,9 @@
 #ifndef SCHEDULER_REPORT_H
 #define SCHEDULER_REPORT_H
 
+/* The longest queue that is told of, of one CPU. */
+#define NR_MAX 0xffff
+
 /* Writes the lengths of all queues of this instant into `cpus` and `llcs`. */
 SEC("syscall")
 int snapshot(void *ctx)
@@ -23,8 +26,8 @@ int snapshot(void *ctx)
 			continue;
 		local = scx_bpf_dsq_nr_queued(SCX_DSQ_LOCAL_ON | (u32)cpu);
 		pinned = scx_bpf_dsq_nr_queued(cpu_dsq(cpu));
-		cctx->nr_local = local > 0 ? local : 0;
-		cctx->nr_pinned = pinned > 0 ? pinned : 0;
+		cctx->nr_local = local > 0 ? clamp_u64(local, 0, NR_MAX) : 0;
+		cctx->nr_pinned = pinned > 0 ? clamp_u64(pinned, 0, NR_MAX) : 0;
 		cctx->snapshot_at = now;
 		/* Idle since before the attach: update_idle tells of changes only. */
 		if (!cctx->idle_at && bpf_cpumask_test_cpu(cpu, idle))

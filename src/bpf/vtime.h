@@ -50,17 +50,57 @@ static __always_inline void drive_clock(struct vclock *c, u64 vruntime_vns, u64 
 }
 
 /*
+ * The same for a task that does not compete by this clock: it has a CPU of the LLC that
+ * none of those who do wanted, so they are not owed what it ran. At the pace of nice 0,
+ * and beside what they drive it by themselves.
+ */
+static __always_inline void push_clock(struct llc_ctx *lctx, u64 vruntime_vns, u64 now)
+{
+	struct vclock by = {.now_vns = lctx->clock.now_vns, .set_at = lctx->pushed_at};
+	struct vclock next = clock_advance(by, vruntime_vns, now, WEIGHT_NICE0);
+
+	if (next.now_vns == by.now_vns)
+		return;
+	lctx->clock.now_vns = next.now_vns;
+	lctx->pushed_at = next.set_at;
+}
+
+/*
  * The clock of a CPU that serves tasks of the whole LLC is where the LLC's is: it
  * may have stayed behind with tasks of its own that are gone.
  */
-static __always_inline void catch_up(struct vclock *c, u64 vruntime_vns, u64 llc_vns, u64 now)
+static __always_inline void catch_up(struct cpu_ctx *cctx, u64 llc_vns, u64 now)
 {
-	u64 to_vns = vtime_min(vruntime_vns, llc_vns);
+	u64 to_vns = llc_vns + cctx->ahead_vns;
 
-	if ((s64)(to_vns - c->now_vns) < (s64)CLOCK_STEP_VNS)
+	if ((s64)(to_vns - cctx->clock.now_vns) < (s64)CLOCK_STEP_VNS)
 		return;
-	c->now_vns = to_vns;
-	c->set_at = now;
+	cctx->clock.now_vns = to_vns;
+	cctx->clock.set_at = now;
+}
+
+/*
+ * How far the clock that a task on `cpu` goes by is ahead of the LLC's: to be taken off
+ * whatever is compared with what goes by that.
+ */
+static __always_inline u64 ahead_of_llc(const struct task_ctx *tctx, s32 cpu)
+{
+	struct cpu_ctx *cctx = cpu_ctx_of(cpu);
+
+	return cctx && tctx->clock == (u32)cpu_dsq(cpu) ? cctx->ahead_vns : 0;
+}
+
+/*
+ * The clocks of an LLC and of a CPU are together while tasks of both compete: whoever
+ * starts moves the other. Where the CPU's gets ahead by more than lags can be, light
+ * tasks had it to themselves, and nobody is to wait until the LLC's gets there.
+ */
+static __always_inline void part_clocks(struct cpu_ctx *cctx, const struct llc_ctx *lctx)
+{
+	u64 apart_vns = cctx->clock.now_vns - cctx->ahead_vns - lctx->clock.now_vns;
+
+	if ((s64)apart_vns > (s64)knobs.lag_runnable_ns)
+		cctx->ahead_vns += apart_vns;
 }
 
 /*
@@ -74,7 +114,7 @@ __attribute__((noinline)) int settle(struct task_ctx *tctx __arg_nonnull, s32 cp
 {
 	u32 id = clock_id_of(tctx, cpu);
 	struct vclock *from, *to;
-	s64 apart_vns, near_vns = 2 * knobs.slice_max_ns;
+	s64 apart_vns, near_vns = knobs.lag_runnable_ns;
 
 	if (tctx->clock == id)
 		return 0;
@@ -166,8 +206,8 @@ static __always_inline void place_alone(struct task_ctx *tctx, s32 cpu, u64 now)
 	settle(tctx, cpu);
 	if (!lctx || !cctx)
 		return;
-	catch_up(&cctx->clock, lctx->clock.now_vns, lctx->clock.now_vns, now);
-	tctx->vruntime_vns = place_uncontended(tctx->vruntime_vns, lctx->clock.now_vns,
+	catch_up(cctx, lctx->clock.now_vns, now);
+	tctx->vruntime_vns = place_uncontended(tctx->vruntime_vns, clock_now(tctx, cpu),
 					       knobs.lag_max_ns, tctx->weight);
 }
 
@@ -183,10 +223,14 @@ static __always_inline void wake_uncontended(struct task_ctx *tctx, s32 cpu, u64
  */
 static __always_inline void leave_for_good(const struct task_ctx *tctx, s32 cpu)
 {
-	struct vclock *c = clock_by_id(clock_id_of(tctx, cpu));
+	struct cpu_ctx *cctx = cpu_ctx_of(cpu);
+	struct llc_ctx *lctx = llc_ctx_of(llc_of(cpu));
+	u64 now = scx_bpf_now();
 
-	if (c)
-		drive_clock(c, tctx->vruntime_vns, scx_bpf_now(), WEIGHT_NICE0);
+	if (tctx->affinity == AFF_WHOLE && lctx)
+		push_clock(lctx, tctx->vruntime_vns, now);
+	else if (cctx)
+		drive_clock(&cctx->clock, tctx->vruntime_vns, now, WEIGHT_NICE0);
 }
 
 static __always_inline void mark_runnable(struct task_ctx *tctx, u64 now)
@@ -200,11 +244,13 @@ static __always_inline void mark_runnable(struct task_ctx *tctx, u64 now)
 
 /* What the others see of the task that runs on a CPU. */
 static __always_inline void publish(struct cpu_ctx *cctx, const struct task_struct *p,
-				    const struct task_ctx *tctx, u64 now)
+				    const struct task_ctx *tctx, s32 cpu, u64 now)
 {
+	u64 ahead_vns = ahead_of_llc(tctx, cpu);
+
 	cctx->weight = tctx->weight;
-	cctx->vruntime_vns = tctx->vruntime_vns;
-	cctx->deadline_vns = tctx->deadline_vns;
+	cctx->vruntime_vns = tctx->vruntime_vns - ahead_vns;
+	cctx->deadline_vns = tctx->deadline_vns - ahead_vns;
 	cctx->running_at = now;
 	cctx->running_pid = p->pid;
 }

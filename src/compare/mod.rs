@@ -13,7 +13,7 @@ pub use report::Results;
 use crate::{
     exit::{Exit, Failure},
     machine::{preflight::Host, scheduler::Scheduler, stop::Stop},
-    settings::Settings,
+    settings::{Policy, Settings},
     stats::text::printable_lines,
 };
 use anyhow::{Context, ensure};
@@ -34,6 +34,8 @@ pub struct Plan {
     pub metric: Option<Metric>,
     /// Whether the result is wanted as JSON.
     pub json: bool,
+    /// How our scheduler decides.
+    pub policy: Policy,
     /// Program and arguments; not empty.
     pub command: Vec<OsString>,
 }
@@ -50,8 +52,12 @@ impl Metric {
     pub fn parse(pattern: &str) -> Result<Self, String> {
         let error = |error: regex::Error| {
             let text = error.to_string();
-            text.lines().last().unwrap_or(&text).trim().to_owned()
+            let last = text.lines().last().unwrap_or(&text).trim();
+            last.strip_prefix("error: ").unwrap_or(last).to_owned()
         };
+        if pattern.is_empty() {
+            return Err("an empty pattern matches no number".to_owned());
+        }
         Regex::new(pattern).map(Self).map_err(error)
     }
 
@@ -137,7 +143,8 @@ impl Session<'_> {
         };
         self.progress.set_message("loading the scheduler");
         let mut storage = MaybeUninit::uninit();
-        let mut scheduler = Scheduler::load(&Settings::default(), host, &mut storage)?;
+        let settings = Settings { policy: self.plan.policy, ..Settings::default() };
+        let mut scheduler = Scheduler::load(&settings, host, &mut storage)?;
         scheduler.attach()?;
         let result = self.run_all(block, &mut || {
             ensure!(!scheduler.is_ejected(), "the kernel ejected the scheduler");

@@ -66,6 +66,11 @@ pub fn terminal_width() -> Option<usize> {
     told.or_else(|| env::var("COLUMNS").ok()?.parse().ok()).filter(|&width| width > 0)
 }
 
+/// Whether standard output takes bold text: a terminal, and nobody set `$NO_COLOR` (no-color.org).
+pub fn is_coloured() -> bool {
+    io::stdout().is_terminal() && env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -61,6 +61,8 @@ pub struct Check {
 pub enum Finding {
     /// As it should be, with what is worth knowing.
     Ok(String),
+    /// Not looked at: it takes what another check found missing.
+    Skipped(String),
     /// A load would fail.
     Fault {
         /// What it would end the program with.
@@ -76,6 +78,7 @@ impl fmt::Display for Check {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.finding {
             Finding::Ok(what) => write!(f, "ok     {}: {what}", self.subject),
+            Finding::Skipped(why) => write!(f, "skip   {}: {why}", self.subject),
             Finding::Fault { what, mend, .. } => {
                 write!(f, "fault  {}: {what}; mend: {mend}", self.subject)
             }
@@ -93,20 +96,24 @@ impl Report {
         self.0.iter().find(|c| matches!(c.finding, Finding::Fault { .. }))
     }
 
-    /// The first fault as a sentence, and all checks below it.
+    /// The first fault as a sentence, and the other faults below it.
     pub fn headline(&self) -> String {
-        let fault = self.fault().map(|check| match &check.finding {
-            Finding::Fault { what, mend, .. } => format!("{what}; {mend}"),
-            Finding::Ok(what) => what.clone(),
+        let mut faults = self.0.iter().filter_map(|check| match &check.finding {
+            Finding::Fault { what, mend, .. } => Some((what, mend, check)),
+            Finding::Ok(_) | Finding::Skipped(_) => None,
         });
-        format!("{}\n{self}", fault.unwrap_or_default())
+        let mut text = faults.next().map(|(what, mend, _)| format!("{what}; {mend}"));
+        for (_, _, check) in faults {
+            text.get_or_insert_default().push_str(&format!("\n{check}"));
+        }
+        text.unwrap_or_default()
     }
 
     /// The exit code of the first fault.
     pub fn exit(&self) -> Option<Exit> {
         self.fault().and_then(|check| match check.finding {
             Finding::Fault { exit, .. } => Some(exit),
-            Finding::Ok(_) => None,
+            Finding::Ok(_) | Finding::Skipped(_) => None,
         })
     }
 }
@@ -169,6 +176,12 @@ pub fn full(host: &Host) -> Report {
     let found = |check: Check| matches!(check.finding, Finding::Ok(_));
     if host.is_real() && found(sched_ext(host)) && found(btf(host)) {
         checks.extend([kernel_interface(), kfunc_prototypes()]);
+    } else {
+        let skipped = |subject| Check {
+            subject,
+            finding: Finding::Skipped("needs sched_ext and type information".into()),
+        };
+        checks.extend([KERNEL_INTERFACE, KFUNC_PROTOTYPES].map(skipped));
     }
     Report(checks)
 }
@@ -315,8 +328,11 @@ fn other_scheduler(host: &Host) -> Check {
     }
 }
 
+const KERNEL_INTERFACE: &str = "kernel interface";
+const KFUNC_PROTOTYPES: &str = "kfunc prototypes";
+
 fn kernel_interface() -> Check {
-    const SUBJECT: &str = "kernel interface";
+    const SUBJECT: &str = KERNEL_INTERFACE;
     // Whatever this program needs that a sched_ext kernel may lack.
     let needed = ["select_cpu", "enqueue", "dispatch", "cpu_online", "init_task", "dump"];
     let missing: Vec<_> = needed
@@ -335,7 +351,7 @@ fn kernel_interface() -> Check {
 }
 
 fn kfunc_prototypes() -> Check {
-    const SUBJECT: &str = "kfunc prototypes";
+    const SUBJECT: &str = KFUNC_PROTOTYPES;
     let malformed = scx_utils::compat::malformed_scx_kfuncs();
     if malformed.is_empty() {
         return ok(SUBJECT, "well-formed");

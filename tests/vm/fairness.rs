@@ -21,6 +21,9 @@ pub const CASES: &[Case] = &[
         .deterministic()
         .on(Topology::TWO),
     Case::new(2, "fairness_of_a_bound_task", of_a_bound_task).deterministic().on(Topology::TWO),
+    Case::new(2, "fairness_where_light_ones_were", where_light_ones_were)
+        .deterministic()
+        .on(Topology::TWO),
     Case::new(2, "fairness_to_a_task_bound_late", to_a_task_bound_late)
         .deterministic()
         .on(Topology::TWO),
@@ -181,6 +184,25 @@ fn to_a_task_bound_late(vm: &mut Vm) -> Result<()> {
     Ok(())
 }
 
+/// Light hogs that had a CPU to themselves leave its clock minutes ahead. Nobody bound to it later pays for that.
+fn where_light_ones_were(vm: &mut Vm) -> Result<()> {
+    const WINDOW: Duration = Duration::from_secs(3);
+    let scheduler = vm.scheduler(&[])?;
+    let light: Vec<Hog> = (0..2).map(|_| hog().on(&[1]).nice(19).start()).collect::<Result<_>>()?;
+    thread::sleep(Duration::from_secs(3));
+    drop(light);
+    let mut hogs: Vec<Hog> = (0..3).map(|_| hog().start()).collect::<Result<_>>()?;
+    hogs.push(hog().on(&[1]).start()?);
+    thread::sleep(SETTLE);
+    let times = cpu_times_over(&hogs, WINDOW)?;
+    vm.say(format!("{times:.3?}, the last is bound"));
+    for time in times {
+        ensure!(time > WINDOW.mul_f64(0.9 * 0.5), "a hog got {time:?}, due are {:?}", WINDOW / 2);
+    }
+    scheduler.finish()?;
+    Ok(())
+}
+
 /// A chain of short-lived children has no more of a CPU than one hog, whose debts do not die, and not much less.
 fn forks_gain_nothing(vm: &mut Vm) -> Result<()> {
     const WINDOW: Duration = Duration::from_secs(2);
@@ -231,17 +253,26 @@ fn to_those_before(vm: &mut Vm) -> Result<()> {
 fn to_light_ones_before(vm: &mut Vm) -> Result<()> {
     const WINDOW: Duration = Duration::from_secs(3);
     let scheduler = vm.scheduler(&[])?;
-    for (cpus, light, heavy) in [(vec![1], 2, 1), (vec![0, 1], 3, 3)] {
-        let start = |nice| hog().on(&cpus).nice(nice).start();
-        let mut hogs: Vec<Hog> = (0..light).map(|_| start(19)).collect::<Result<_>>()?;
+    let (one, both) = (vec![1], vec![0, 1]);
+    // The CPUs of the light ones and of the others, how many they are, and somebody who wakes often.
+    for (of_light, of_heavy, light, heavy, waker) in [
+        (&one, &one, 2, 1, None),
+        (&both, &both, 3, 3, None),
+        (&one, &both, 2, 3, None),
+        (&both, &both, 3, 3, Some(&one)),
+    ] {
+        let waker = waker.map(|cpus| hog().on(cpus).sleeping(100, 1000).start()).transpose()?;
+        let start = |cpus: &[usize], nice| hog().on(cpus).nice(nice).start();
+        let mut hogs: Vec<Hog> = (0..light).map(|_| start(of_light, 19)).collect::<Result<_>>()?;
         thread::sleep(Duration::from_secs(3));
         for _ in 0..heavy {
-            hogs.push(start(0)?);
+            hogs.push(start(of_heavy, 0)?);
         }
         let times = cpu_times_over(&hogs, WINDOW)?;
         let weights = f64::from(light) * weight(19) + f64::from(heavy) * weight(0);
-        let due = WINDOW.mul_f64(cpus.len() as f64 * weight(19) / weights);
-        vm.say(format!("on {cpus:?}: {times:.3?}, {due:.3?} are due"));
+        let due = WINDOW.mul_f64(of_heavy.len() as f64 * weight(19) / weights);
+        let beside = if waker.is_some() { ", beside a waker" } else { "" };
+        vm.say(format!("on {of_light:?} and {of_heavy:?}{beside}: {times:.3?}, {due:.3?} are due"));
         for time in &times[..light as usize] {
             // A turn of theirs is a tick of 4 ms, a tenth of the due.
             ensure!(*time > due.mul_f64(0.6), "a nice 19 hog got {time:?} of its {due:?}");

@@ -1,5 +1,6 @@
 //! Start, stop, die: nothing stays behind.
 
+use crate::stress::MISCOUNT_OF_6_12;
 use anyhow::{Context, Result, ensure};
 use lab::{
     Case, Vm,
@@ -132,6 +133,7 @@ fn tells_the_service_manager(vm: &mut Vm) -> Result<()> {
     const WATCHDOG: Duration = Duration::from_secs(1);
     const LOOK: Duration = Duration::from_millis(500);
     fs::remove_file(SOCKET).ok();
+    vm.expect_log(MISCOUNT_OF_6_12);
     let socket = UnixDatagram::bind(SOCKET).context("making the socket")?;
     let mut command = Command::new(SCHEDULER);
     command.env("NOTIFY_SOCKET", SOCKET).env("WATCHDOG_USEC", WATCHDOG.as_micros().to_string());

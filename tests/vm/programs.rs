@@ -25,7 +25,7 @@ const VERIFIED_MAX: &[(&str, u32)] = &[
     ("sched_cpu_offli", 350),
     ("sched_cpu_onlin", 120),
     ("sched_cpu_relea", 60),
-    ("sched_dispatch", 42_000),
+    ("sched_dispatch", 21_000),
     ("sched_enable", 400),
     ("sched_enqueue", 5_500),
     ("sched_exit", 60),
@@ -39,7 +39,7 @@ const VERIFIED_MAX: &[(&str, u32)] = &[
     ("sched_tick", 2_000),
     ("sched_update_id", 250),
     ("sched_yield", 160),
-    ("snapshot", 1_100),
+    ("snapshot", 2_700),
     ("tasks", 120),
 ];
 

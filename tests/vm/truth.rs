@@ -147,6 +147,8 @@ fn return_to_the_floor(vm: &mut Vm) -> Result<()> {
     let runnable = number(loaded.last().context("none")?, "/total/runnable")?;
     vm.say(format!("runnable under {HOGS} hogs: {runnable}"));
     ensure!((12.0..=16.0).contains(&runnable), "{runnable} runnable under {HOGS} hogs");
+    let queued = number(loaded.last().context("none")?, "/total/queue_depth")?;
+    ensure!((10.0..=14.0).contains(&queued), "{queued} queued under {HOGS} hogs on 2 CPUs");
     drop(hogs);
     thread::sleep(Duration::from_millis(500));
     let least = |samples: &[Value], path: &str| -> Result<f64> {

@@ -124,7 +124,7 @@ pub fn for_readme(results: &Results) -> String {
     let Some(first) = entries.first() else { return String::new() };
     let samples: BTreeSet<String> = entries.iter().map(|one| one.samples.to_string()).collect();
     format!(
-        "Linux {}, QEMU {}, 4 CPUs, deterministic; medians of {} samples.\n\n{}",
+        "Linux {}, QEMU {}, 4 CPUs, deterministic; samples a cell: {}.\n\n{}",
         first.setting.kernel,
         first.setting.qemu,
         join(samples),
