@@ -91,7 +91,7 @@ kernel-6.12:
 
 # After `make build`. The unit starts the binary where it will be once DESTDIR is the root.
 install:
-	@test -x $(TARGET)/release/scheduler || { echo "install: run 'make build' first, as the user who has cargo" >&2; exit 1; }
+	@test -f $(TARGET)/release/scheduler || { echo "install: run 'make build' first, as the user who has cargo" >&2; exit 1; }
 	install -D -m 755 $(TARGET)/release/scheduler $(DESTDIR)$(PREFIX)/bin/scheduler
 	install -D -m 644 packaging/scheduler.service $(DESTDIR)$(UNITDIR)/scheduler.service
 	sed -i 's|^ExecStart=/usr/local/bin/|ExecStart=$(PREFIX)/bin/|' $(DESTDIR)$(UNITDIR)/scheduler.service

@@ -368,8 +368,10 @@ fn sleeping_before_the_slice_ends_wins_nothing() {
         let shares =
             Cpu::new(vec![Task::gamer(NICE0, run, sleep), Task::hog(NICE0)]).run(20_000 * MS);
         assert!(shares[0] <= 0.5 * 1.02, "{run} ns on, {sleep} ns off: share {}", shares[0]);
-        // And what it sleeps is not held against it either, beyond what it did not ask for.
-        let wanted = (run as f64 / (run + sleep) as f64).min(0.5);
+        // And what it sleeps is not held against it either: while it is awake it has half, and up to LAG of
+        // each sleep is made up for.
+        let awake_half = run as f64 / (2 * run + sleep.saturating_sub(LAG)) as f64;
+        let wanted = (run as f64 / (run + sleep) as f64).min(awake_half);
         assert!(shares[0] >= wanted * 0.90, "{run} ns on, {sleep} ns off: only {}", shares[0]);
     }
 }
