@@ -89,6 +89,7 @@ struct PolicyArgs {
     slice_us: u64,
 
     /// Shortest slice, however many tasks wait, in microseconds, 100 to the value of --slice-us
+    ///
     /// [default: 1000, or --slice-us if that is less]
     #[arg(long, value_name = "MICROSECONDS", value_parser = slice_min, allow_hyphen_values = true)]
     slice_min_us: Option<u64>,
