@@ -270,7 +270,7 @@ void BPF_STRUCT_OPS(sched_dispatch, s32 cpu, struct task_struct *prev)
 	else
 		cpu_first = nr_cpu > 0 && (!llc_head.waits || vtime_before(cpu_head.deadline_vns,
 									   llc_head.deadline_vns));
-	if (take_next(cpu, llc, cpu_first, nr_llc, nr_cpu))
+	if (take_next(cctx, cpu, llc, cpu_first, nr_llc, nr_cpu))
 		return;
 	if (tctx) {
 		keep(prev, tctx, cctx, cpu, true, now);
@@ -429,6 +429,7 @@ void BPF_STRUCT_OPS(sched_update_idle, s32 cpu, bool idle)
 	struct cpu_ctx *cctx = cpu_ctx_of(cpu);
 	u64 now = scx_bpf_now();
 	struct llc_ctx *lctx;
+	u32 llc;
 
 	if (!cctx)
 		return;
@@ -438,10 +439,16 @@ void BPF_STRUCT_OPS(sched_update_idle, s32 cpu, bool idle)
 		cctx->idle_at = 0;
 		return;
 	}
+	llc = llc_of(cpu);
+	lctx = llc_ctx_of(llc);
 	/* Some kernels tell of it again when an idle CPU finds nothing to do. */
-	if (!cctx->idle_at)
+	if (!cctx->idle_at) {
 		cctx->idle_at = now;
-	lctx = llc_ctx_of(llc_of(cpu));
+		if (scx_bpf_dsq_nr_queued(llc) > 0) {
+			kick_idle(cpu);
+			return;
+		}
+	}
 	if (cctx->pinned || (lctx && (s64)(cctx->empty_at - lctx->queued_at) < (s64)QUEUEING_NS))
 		kick_idle(cpu);
 }

@@ -56,6 +56,12 @@ static __always_inline void keep(struct task_struct *p, struct task_ctx *tctx, s
 			push_clock(lctx, tctx->vruntime_vns - ahead_of_llc(tctx, cpu), now);
 		place_alone(tctx, cpu, now);
 		ask(tctx, slice_ns);
+	} else if (tctx->clock == (u32)cpu_dsq(cpu)) {
+		struct llc_ctx *lctx = llc_ctx_of(llc_of(cpu));
+
+		drive_clock(&cctx->clock, tctx->vruntime_vns, now, tctx->weight);
+		if (lctx)
+			part_clocks(cctx, lctx);
 	}
 	count(CNT_KEPT);
 	scx_bpf_task_set_slice(p, slice_ns);
@@ -174,15 +180,18 @@ static __always_inline void wake_idle_for_head(u64 dsq)
 
 /*
  * Moves the earlier deadline of the two heads to the CPU. Each queue stands in
- * where the other fails: heads are looked at without a lock and may be gone.
+ * where the other fails: heads are looked at without a lock and may be gone. So may
+ * the task that a move was about to take, with this runqueue's lock dropped for it, and
+ * a bound one may have come meanwhile.
  */
-static __always_inline bool take_next(s32 cpu, u32 llc, bool cpu_first, s32 nr_llc, s32 nr_cpu)
+static __always_inline bool take_next(struct cpu_ctx *cctx, s32 cpu, u32 llc, bool cpu_first,
+				      s32 nr_llc, s32 nr_cpu)
 {
 	if (cpu_first && scx_bpf_dsq_move_to_local(cpu_dsq(cpu), 0))
 		return true;
 	if (nr_llc > 0 && scx_bpf_dsq_move_to_local(llc, 0))
 		return true;
-	return nr_cpu > 0 && scx_bpf_dsq_move_to_local(cpu_dsq(cpu), 0);
+	return (nr_cpu > 0 || cctx->pinned) && scx_bpf_dsq_move_to_local(cpu_dsq(cpu), 0);
 }
 
 /*
@@ -195,7 +204,8 @@ static __always_inline bool take_at_once(struct cpu_ctx *cctx, struct llc_ctx *l
 	if (cctx->pinned)
 		return cctx->alone && vtime_before(lctx->queued_at, cctx->looked_at) &&
 		       scx_bpf_dsq_move_to_local(cpu_dsq(cpu), 0);
-	if (!scx_bpf_dsq_move_to_local(llc, 0) && !steal_nearest(llc))
+	if (!scx_bpf_dsq_move_to_local(llc, 0) && !steal_nearest(llc) &&
+	    !(cctx->pinned && scx_bpf_dsq_move_to_local(cpu_dsq(cpu), 0)))
 		cctx->empty_at = now;
 	return true;
 }

@@ -61,7 +61,8 @@ static __always_inline void push_clock(struct llc_ctx *lctx, u64 vruntime_vns, u
 
 	if (next.now_vns == by.now_vns)
 		return;
-	lctx->clock.now_vns = next.now_vns;
+	/* Not over what others made of it meanwhile: this has no credit to make up for that. */
+	__sync_val_compare_and_swap(&lctx->clock.now_vns, by.now_vns, next.now_vns);
 	lctx->pushed_at = next.set_at;
 }
 
@@ -92,29 +93,33 @@ static __always_inline u64 ahead_of_llc(const struct task_ctx *tctx, s32 cpu)
 
 /*
  * The clocks of an LLC and of a CPU are together while tasks of both compete: whoever
- * starts moves the other. Where the CPU's gets ahead by more than lags can be, light
- * tasks had it to themselves, and nobody is to wait until the LLC's gets there.
+ * starts moves the other. Where one gets ahead by more than lags can be, light tasks had
+ * it to themselves, and nobody is to wait until the other gets there.
  */
 static __always_inline void part_clocks(struct cpu_ctx *cctx, const struct llc_ctx *lctx)
 {
-	u64 apart_vns = cctx->clock.now_vns - cctx->ahead_vns - lctx->clock.now_vns;
+	s64 apart_vns = cctx->clock.now_vns - cctx->ahead_vns - lctx->clock.now_vns;
+	s64 most_vns = knobs.lag_runnable_ns;
 
-	if ((s64)apart_vns > (s64)knobs.lag_runnable_ns)
+	if (apart_vns > most_vns)
 		cctx->ahead_vns += apart_vns;
+	else if (apart_vns < -most_vns)
+		cctx->ahead_vns += apart_vns + most_vns;
 }
 
 /*
  * Puts the vruntime by the clock that is the task's on `cpu`; lag is kept. Tasks
- * that share a part of an LLC wait in one queue, and their CPUs' clocks differ by
- * less than place_requeue() allows for: those few milliseconds are not carried, or
- * they would add up to a random walk of everybody's share. With linkage, so that
- * the verifier walks it once.
+ * that share a part of an LLC wait in one queue, so among its CPUs they keep what they
+ * are by the LLC's clock: the CPUs' own are milliseconds apart, and to carry those would
+ * make a random walk of everybody's share, in which whoever falls behind falls further.
+ * With linkage, so that the verifier walks it once.
  */
 __attribute__((noinline)) int settle(struct task_ctx *tctx __arg_nonnull, s32 cpu)
 {
 	u32 id = clock_id_of(tctx, cpu);
+	struct cpu_ctx *there, *here;
 	struct vclock *from, *to;
-	s64 apart_vns, near_vns = knobs.lag_runnable_ns;
+	u64 from_vns, to_vns;
 
 	if (tctx->clock == id)
 		return 0;
@@ -130,13 +135,19 @@ __attribute__((noinline)) int settle(struct task_ctx *tctx __arg_nonnull, s32 cp
 	from = clock_by_id(tctx->clock);
 	if (!from)
 		return 0;
-	apart_vns = to->now_vns - from->now_vns;
-	if (tctx->affinity != AFF_PART || tctx->clock < CPU_DSQ_BASE ||
-	    llc_of(tctx->clock - CPU_DSQ_BASE) != llc_of(cpu) || apart_vns > near_vns ||
-	    apart_vns < -near_vns) {
-		tctx->vruntime_vns = carry_lag(tctx->vruntime_vns, from->now_vns, to->now_vns);
-		tctx->deadline_vns = carry_lag(tctx->deadline_vns, from->now_vns, to->now_vns);
+	from_vns = from->now_vns;
+	to_vns = to->now_vns;
+	if (tctx->affinity == AFF_PART && tctx->clock >= CPU_DSQ_BASE &&
+	    llc_of(tctx->clock - CPU_DSQ_BASE) == llc_of(cpu)) {
+		there = cpu_ctx_of(tctx->clock - CPU_DSQ_BASE);
+		here = cpu_ctx_of(cpu);
+		if (there && here) {
+			from_vns = there->ahead_vns;
+			to_vns = here->ahead_vns;
+		}
 	}
+	tctx->vruntime_vns = carry_lag(tctx->vruntime_vns, from_vns, to_vns);
+	tctx->deadline_vns = carry_lag(tctx->deadline_vns, from_vns, to_vns);
 	tctx->clock = id;
 	return 0;
 }
@@ -219,18 +230,22 @@ static __always_inline void wake_uncontended(struct task_ctx *tctx, s32 cpu, u64
 
 /*
  * The debts of a task die with it. So whoever is born next starts where it ended, or a
- * chain of short-lived children would have the CPU to itself.
+ * chain of short-lived children would have the CPU to itself. Those of a light task
+ * count as the service that they are: its virtual time would carry the clock away from
+ * all others.
  */
 static __always_inline void leave_for_good(const struct task_ctx *tctx, s32 cpu)
 {
 	struct cpu_ctx *cctx = cpu_ctx_of(cpu);
 	struct llc_ctx *lctx = llc_ctx_of(llc_of(cpu));
-	u64 now = scx_bpf_now();
+	u64 now = scx_bpf_now(), clock_vns = clock_now(tctx, cpu), end_vns = tctx->vruntime_vns;
 
+	if (tctx->weight < WEIGHT_NICE0)
+		end_vns = reweigh(end_vns, clock_vns, tctx->weight, WEIGHT_NICE0);
 	if (tctx->affinity == AFF_WHOLE && lctx)
-		push_clock(lctx, tctx->vruntime_vns, now);
+		push_clock(lctx, end_vns, now);
 	else if (cctx)
-		drive_clock(&cctx->clock, tctx->vruntime_vns, now, WEIGHT_NICE0);
+		drive_clock(&cctx->clock, end_vns, now, WEIGHT_NICE0);
 }
 
 static __always_inline void mark_runnable(struct task_ctx *tctx, u64 now)

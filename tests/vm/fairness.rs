@@ -24,6 +24,9 @@ pub const CASES: &[Case] = &[
     Case::new(2, "fairness_where_light_ones_were", where_light_ones_were)
         .deterministic()
         .on(Topology::TWO),
+    Case::new(2, "fairness_where_light_ones_were_not", where_light_ones_were_not)
+        .deterministic()
+        .on(Topology::TWO),
     Case::new(2, "fairness_to_a_task_bound_late", to_a_task_bound_late)
         .deterministic()
         .on(Topology::TWO),
@@ -196,6 +199,28 @@ fn where_light_ones_were(vm: &mut Vm) -> Result<()> {
     thread::sleep(SETTLE);
     let times = cpu_times_over(&hogs, WINDOW)?;
     vm.say(format!("{times:.3?}, the last is bound"));
+    for time in times {
+        ensure!(time > WINDOW.mul_f64(0.9 * 0.5), "a hog got {time:?}, due are {:?}", WINDOW / 2);
+    }
+    scheduler.finish()?;
+    Ok(())
+}
+
+/// The mirror of it: light hogs that may run anywhere leave the clock of all far ahead of that of a CPU whose bound hog
+/// never let them in. Whoever comes later shares that CPU, too.
+fn where_light_ones_were_not(vm: &mut Vm) -> Result<()> {
+    const WINDOW: Duration = Duration::from_secs(3);
+    let scheduler = vm.scheduler(&[])?;
+    let mut hogs = vec![hog().on(&[1]).start()?];
+    let light = |_| hog().nice(19).start();
+    let _light: Vec<Hog> = (0..3).map(light).collect::<Result<_>>()?;
+    thread::sleep(Duration::from_secs(4));
+    for _ in 0..3 {
+        hogs.push(hog().start()?);
+    }
+    thread::sleep(SETTLE);
+    let times = cpu_times_over(&hogs, WINDOW)?;
+    vm.say(format!("{times:.3?}, the first is bound"));
     for time in times {
         ensure!(time > WINDOW.mul_f64(0.9 * 0.5), "a hog got {time:?}, due are {:?}", WINDOW / 2);
     }

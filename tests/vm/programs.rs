@@ -35,7 +35,7 @@ const VERIFIED_MAX: &[(&str, u32)] = &[
     ("sched_select_cp", 3_300),
     ("sched_set_cpuma", 1_000),
     ("sched_set_weigh", 420),
-    ("sched_stopping", 400),
+    ("sched_stopping", 650),
     ("sched_tick", 2_000),
     ("sched_update_id", 250),
     ("sched_yield", 160),
