@@ -141,7 +141,7 @@ struct llc_topo {
 struct cpu_ctx {
 	/* First: a pointer to it is the pointer that was checked, for the verifier. */
 	struct vclock clock; /* of the tasks that may not run on the whole LLC */
-	u64 ahead_vns;     /* by this, for ever, of its LLC's: see part_clocks() */
+	u64 ahead_vns;     /* of its LLC's by this, and meant to stay so: see part_clocks() */
 	u32 running_pid;   /* 0: idle, or a task of another class */
 	u32 weight;        /* of the running task, nice 0 is 1024 */
 	u64 running_at;    /* up to here its run time is in `stats` */
@@ -168,7 +168,7 @@ struct cpu_ctx {
 
 /* One element an LLC of the array map `llcs`. */
 struct llc_ctx {
-	struct vclock clock; /* written by any of its CPUs, plainly: see clock_advance() */
+	struct vclock clock; /* written by any of its CPUs, without a lock: see clock_advance() */
 	u32 nr_cpus;         /* online. Written by cpu_online, cpu_offline and init */
 	u32 nr_queued;       /* written by `snapshot` */
 	u64 queued_at;       /* when a task was last about to be queued. Written by any CPU */
