@@ -54,6 +54,7 @@ lint:
 	$(CARGO) fmt --all --check
 	$(CLANG_FORMAT) --dry-run -Werror src/bpf/*.[ch]
 	$(CARGO) clippy --release --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --quiet --release --no-deps -p scheduler
 
 format:
 	$(CARGO) fmt --all

@@ -3,23 +3,46 @@
 use crate::{
     compare::{Metric, Plan},
     exit::{Exit, Failure},
-    settings::{Format, Policy, Report, SLICE_MIN_US_DEFAULT, SLICE_US_DEFAULT, Settings},
+    policy::builtin,
+    settings::{
+        Format, GRACE_US_DEFAULT, RING_KIB_DEFAULT, Report, SLICE_MIN_US_DEFAULT, SLICE_US_DEFAULT,
+        Settings, Tuning,
+    },
+    stats::text,
     units::Nanos,
 };
-use clap::{ArgAction, Args, Parser, Subcommand, error::ErrorKind};
-use std::{ffi::OsString, ops::RangeInclusive, time::Duration};
+use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, error::ErrorKind};
+use std::{
+    ffi::OsString,
+    ops::RangeInclusive,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 /// What the user asked for.
 #[derive(Debug, PartialEq)]
 pub enum Request {
     /// Schedule until stopped.
-    Schedule(Settings),
+    Schedule(Settings, Choice),
     /// Check the machine.
     Doctor,
     /// Run a command under the kernel's default and under this scheduler.
     Compare(Plan),
     /// Print this text: the help or the version.
     Print(String),
+}
+
+/// Who decides.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Choice {
+    /// A name of [`builtin::BUILTIN`], or that of the program's own policy.
+    pub policy: String,
+    /// Its options: keys and values.
+    pub options: Vec<(String, String)>,
+    /// How long a CPU waits for it.
+    pub grace: Nanos,
+    /// Room for events to it, in bytes.
+    pub ring_bytes: u32,
 }
 
 const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("SCHEDULER_REVISION"), ")");
@@ -30,7 +53,7 @@ Exit codes:
    1  ejected by the kernel, or failed at run time
    2  wrong command line
   75  another sched_ext scheduler is attached
-  77  not permitted: CAP_BPF or CAP_PERFMON is missing
+  77  not permitted: CAP_BPF or CAP_PERFMON is missing, or a policy's memory cannot be locked
   78  this kernel cannot run it; `scheduler doctor` says why";
 
 const COMPARE_EXIT_CODES: &str = "\
@@ -65,7 +88,27 @@ struct Cli {
     tasks: Option<u64>,
 
     #[command(flatten)]
-    policy: PolicyArgs,
+    tuning: TuningArgs,
+
+    /// Who decides: `kernel`, or a policy in this process; `list` describes all [default: kernel]
+    #[arg(long, value_name = "NAME")]
+    policy: Option<String>,
+
+    /// An option of the policy; may be repeated
+    #[arg(long, value_name = "KEY=VALUE", value_parser = option)]
+    set: Vec<(String, String)>,
+
+    /// How long a CPU with nothing else to run waits for the policy, in microseconds, 100 to 50000
+    #[arg(long, value_name = "MICROSECONDS", default_value_t = GRACE_US_DEFAULT)]
+    #[arg(value_parser = ranged(GRACE_US), allow_hyphen_values = true)]
+    grace_us: u64,
+
+    /// Room for tasks that wait for the policy to hear of them, in KiB, a power of two from 4 to 65536
+    ///
+    /// What finds no room goes the way of the kernel's half.
+    #[arg(long, value_name = "KIB", default_value_t = RING_KIB_DEFAULT)]
+    #[arg(value_parser = ring_kib, allow_hyphen_values = true)]
+    ring_kib: u32,
 
     /// Schedule only tasks that chose the policy SCHED_EXT
     #[arg(short, long)]
@@ -82,7 +125,7 @@ struct Cli {
 
 /// How it decides.
 #[derive(Debug, Args)]
-struct PolicyArgs {
+struct TuningArgs {
     /// Longest slice, for a task that nothing waits for, in microseconds, 100 to 100000
     #[arg(long, value_name = "MICROSECONDS", default_value_t = SLICE_US_DEFAULT)]
     #[arg(value_parser = ranged(SLICE_US), allow_hyphen_values = true)]
@@ -95,8 +138,8 @@ struct PolicyArgs {
     slice_min_us: Option<u64>,
 }
 
-impl PolicyArgs {
-    fn policy(&self) -> Result<Policy, Failure> {
+impl TuningArgs {
+    fn tuning(&self) -> Result<Tuning, Failure> {
         let slice_min_us = self.slice_min_us.unwrap_or(SLICE_MIN_US_DEFAULT.min(self.slice_us));
         if slice_min_us > self.slice_us {
             return Err(Failure::new(
@@ -109,7 +152,7 @@ impl PolicyArgs {
                 ),
             ));
         }
-        Ok(Policy {
+        Ok(Tuning {
             slice_max: Nanos::from_micros(self.slice_us),
             slice_min: Nanos::from_micros(slice_min_us),
         })
@@ -147,7 +190,7 @@ enum Command {
         json: bool,
 
         #[command(flatten)]
-        policy: PolicyArgs,
+        tuning: TuningArgs,
 
         /// The command and its arguments
         #[arg(last = true, required = true, value_name = "COMMAND")]
@@ -164,6 +207,62 @@ const WARMUP: RangeInclusive<u64> = 0..=100;
 /// comes near the time after which the kernel ejects a scheduler.
 const SLICE_US: RangeInclusive<u64> = 100..=100_000;
 const DUMP_LEN: RangeInclusive<u64> = 0..=1 << 24;
+/// Below, no process answers; above, a policy that fails is felt.
+const GRACE_US: RangeInclusive<u64> = 100..=50_000;
+
+const RING_KIB: RangeInclusive<u32> = 4..=65_536;
+
+/// Parses the room for events.
+fn ring_kib(text: &str) -> Result<u32, String> {
+    let (low, high) = (RING_KIB.start(), RING_KIB.end());
+    text.parse()
+        .ok()
+        .filter(|kib: &u32| kib.is_power_of_two() && RING_KIB.contains(kib))
+        .ok_or_else(|| format!("must be a power of two from {low} to {high}"))
+}
+
+/// Parses an option of a policy.
+fn option(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("must be KEY=VALUE".to_owned()),
+    }
+}
+
+/// The policy that is asked for, among those that there are.
+fn choice(cli: &Cli, own: Option<&str>) -> Result<Choice, Failure> {
+    let refuse = |text: String| Err(Failure::new(Exit::Usage, text + " (see --help)"));
+    let policy = match (own, &cli.policy) {
+        (Some(own), None) => own.to_owned(),
+        (Some(own), Some(_)) => {
+            return refuse(format!("this program runs the policy {own}: it takes no '--policy'"));
+        }
+        (None, name) => name.clone().unwrap_or_else(|| builtin::KERNEL.to_owned()),
+    };
+    if own.is_none() && builtin::find(&policy).is_none() {
+        let names: Vec<_> = builtin::BUILTIN.iter().map(|builtin| builtin.name).collect();
+        return refuse(format!(
+            "invalid value '{}' for '--policy <NAME>': must be {} or list",
+            text::printable(policy.as_bytes()),
+            names.join(", ")
+        ));
+    }
+    if policy == builtin::KERNEL
+        && own.is_none()
+        && let Some((key, _)) = cli.set.first()
+    {
+        let key = text::printable(key.as_bytes());
+        return refuse(format!(
+            "'--set {key}=...' is an option of a policy: choose one by --policy"
+        ));
+    }
+    Ok(Choice {
+        policy,
+        options: cli.set.clone(),
+        grace: Nanos::from_micros(cli.grace_us),
+        ring_bytes: cli.ring_kib * 1024,
+    })
+}
 
 /// A parser of whole numbers in a range; its error names the range.
 fn ranged(
@@ -176,7 +275,7 @@ fn ranged(
     }
 }
 
-/// Parses the shortest slice; [`PolicyArgs::policy`] knows the longest.
+/// Parses the shortest slice; [`TuningArgs::tuning`] knows the longest.
 fn slice_min(text: &str) -> Result<u64, String> {
     text.parse().ok().filter(|n| SLICE_US.contains(n)).ok_or_else(|| {
         format!("must be a whole number from {} to the value of --slice-us", SLICE_US.start())
@@ -194,18 +293,19 @@ fn interval(text: &str) -> Result<Duration, String> {
     )
 }
 
-/// Reads a command line, the program's name first.
+/// Reads a command line, the program's name first. `own` is the name of the policy that the program is made of, if it
+/// is not this crate's own program.
 ///
 /// # Errors
 /// [`Exit::Usage`], with one line that names the flag and its range.
-pub fn parse<I, T>(args: I) -> Result<Request, Failure>
+pub fn parse<I, T>(args: I, own: Option<&str>) -> Result<Request, Failure>
 where
     I: IntoIterator<Item = T>,
     T: Into<OsString> + Clone,
 {
     let args: Vec<OsString> = args.into_iter().map(Into::into).collect();
     let compares = args.get(1).is_some_and(|arg| arg == "compare");
-    let cli = match Cli::try_parse_from(args) {
+    let cli = match parse_cli(args, own) {
         Ok(cli) => cli,
         Err(e) if matches!(e.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
             return Ok(Request::Print(e.render().to_string()));
@@ -220,14 +320,18 @@ where
     };
     match cli.command {
         Some(Command::Doctor) => return Ok(Request::Doctor),
-        Some(Command::Compare { runs, warmup, metric, json, policy, command }) => {
+        Some(Command::Compare { runs, warmup, metric, json, tuning, command }) => {
             let (runs, warmup) = (runs as usize, warmup as usize);
-            let policy = policy.policy()?;
-            return Ok(Request::Compare(Plan { runs, warmup, metric, json, policy, command }));
+            let tuning = tuning.tuning()?;
+            return Ok(Request::Compare(Plan { runs, warmup, metric, json, tuning, command }));
         }
         None => {}
     }
-    let policy = cli.policy.policy()?;
+    if own.is_none() && cli.policy.as_deref() == Some("list") {
+        return Ok(Request::Print(builtin::list()));
+    }
+    let tuning = cli.tuning.tuning()?;
+    let choice = choice(&cli, own)?;
     let report = (cli.stats || cli.json || cli.tasks.is_some()).then(|| Report {
         interval: cli.interval.unwrap_or(Duration::from_secs(1)),
         format: if cli.json { Format::Json } else { Format::Table },
@@ -239,14 +343,35 @@ where
             "warning: --interval has no effect without --stats, --json or --tasks",
         );
     }
-    Ok(Request::Schedule(Settings {
-        policy,
+    let settings = Settings {
+        tuning,
+        relayed: None,
         partial: cli.partial,
         // The range keeps it in 32 bits.
         exit_dump_len: cli.exit_dump_len as u32,
         verbosity: cli.verbose,
         report,
-    }))
+    };
+    Ok(Request::Schedule(settings, choice))
+}
+
+/// The flags, with what a program of another's policy does not have left out of the help.
+fn parse_cli(args: Vec<OsString>, own: Option<&str>) -> Result<Cli, clap::Error> {
+    let mut command = Cli::command();
+    if let Some(own) = own {
+        let name = args.first().map(PathBuf::from);
+        let name = name.as_deref().and_then(Path::file_name).map(|name| name.to_string_lossy());
+        let name = name.map_or_else(|| own.to_owned(), |name| name.into_owned());
+        command = command
+            .bin_name(name.clone())
+            .display_name(name)
+            .about(format!("Schedule the CPUs of this machine by the policy {own}"))
+            .long_about(format!(
+                "Schedule the CPUs of this machine by the policy {own} until SIGINT, SIGTERM or SIGHUP."
+            ))
+            .mut_arg("policy", |arg| arg.hide(true));
+    }
+    command.try_get_matches_from(args).and_then(|matches| Cli::from_arg_matches(&matches))
 }
 
 /// clap's message and its tip as one line, without the usage block. The user's own text in it
@@ -265,14 +390,14 @@ mod tests {
     use super::*;
 
     fn settings(args: &[&str]) -> Settings {
-        match parse([&["scheduler"], args].concat()) {
-            Ok(Request::Schedule(settings)) => settings,
+        match parse([&["scheduler"], args].concat(), None) {
+            Ok(Request::Schedule(settings, _)) => settings,
             other => panic!("{args:?}: {other:?}"),
         }
     }
 
     fn refusal(args: &[&str]) -> String {
-        match parse([&["scheduler"], args].concat()) {
+        match parse([&["scheduler"], args].concat(), None) {
             Err(failure) if failure.exit == Exit::Usage => failure.error.to_string(),
             other => panic!("{args:?}: {other:?}"),
         }
@@ -280,15 +405,14 @@ mod tests {
 
     #[test]
     fn definition_is_sound() {
-        use clap::CommandFactory;
         Cli::command().debug_assert();
     }
 
     #[test]
     fn defaults() {
         let s = settings(&[]);
-        assert_eq!(s.policy.slice_max, Nanos::from_micros(3_000));
-        assert_eq!(s.policy.slice_min, Nanos::from_micros(1_000));
+        assert_eq!(s.tuning.slice_max, Nanos::from_micros(3_000));
+        assert_eq!(s.tuning.slice_min, Nanos::from_micros(1_000));
         assert_eq!((s.partial, s.exit_dump_len, s.verbosity, s.report), (false, 0, 0, None));
     }
 
@@ -307,7 +431,7 @@ mod tests {
             "--exit-dump-len",
             "65536",
         ]);
-        assert_eq!(s.policy.slice_min, s.policy.slice_max);
+        assert_eq!(s.tuning.slice_min, s.tuning.slice_max);
         assert_eq!((s.partial, s.exit_dump_len, s.verbosity), (true, 65536, 2));
         let report = s.report.expect("--stats was given");
         assert_eq!(report.interval, Duration::from_millis(250));
@@ -316,7 +440,7 @@ mod tests {
 
     #[test]
     fn a_short_slice_takes_the_shortest_one_along() {
-        let short = settings(&["--slice-us", "500"]).policy;
+        let short = settings(&["--slice-us", "500"]).tuning;
         assert_eq!(short.slice_min, short.slice_max);
     }
 
@@ -359,7 +483,7 @@ mod tests {
 
     #[test]
     fn compare() {
-        let plan = |args: &[&str]| match parse([&["scheduler", "compare"], args].concat()) {
+        let plan = |args: &[&str]| match parse([&["scheduler", "compare"], args].concat(), None) {
             Ok(Request::Compare(plan)) => plan,
             other => panic!("{args:?}: {other:?}"),
         };
@@ -376,7 +500,7 @@ mod tests {
         assert!(refusal(&["compare", "--metric", "(", "--", "x"]).contains("--metric"));
         assert!(refusal(&["compare", "--metric=", "--", "x"]).contains("--metric"));
         let short = plan(&["--slice-us=700", "--metric", "-x", "--", "x"]);
-        assert_eq!(short.policy.slice_max, Nanos::from_micros(700));
+        assert_eq!(short.tuning.slice_max, Nanos::from_micros(700));
         assert!(refusal(&["compare"]).contains("COMMAND"));
         assert!(refusal(&["compare", "--"]).contains("COMMAND"));
         refusal(&["compare", "make"]);
@@ -384,7 +508,7 @@ mod tests {
 
     #[test]
     fn doctor_takes_no_flags() {
-        assert_eq!(parse(["scheduler", "doctor"]).ok(), Some(Request::Doctor));
+        assert_eq!(parse(["scheduler", "doctor"], None).ok(), Some(Request::Doctor));
         refusal(&["-s", "doctor"]);
     }
 }

@@ -1,7 +1,7 @@
 //! The commands, and how each ends.
 
 use crate::{
-    cli::{self, Request},
+    cli::{self, Choice, Request},
     compare::{self, Plan},
     exit::{Exit, Failure},
     machine::{
@@ -10,7 +10,10 @@ use crate::{
         scheduler::Scheduler,
         stop::Stop,
     },
-    settings::Settings,
+    policy::{Policy, builtin},
+    relay::{self, Relay},
+    settings::{Relayed, Settings},
+    stats::text,
     watch,
 };
 use libbpf_rs::{PrintLevel, set_print};
@@ -23,10 +26,12 @@ use std::{
     process::ExitCode,
 };
 
-/// The whole program: from the command line, the program's name first, to the exit code.
-pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let result = cli::parse(args).and_then(|request| match request {
-        Request::Schedule(settings) => schedule(&settings),
+/// The whole program: from the command line, the program's name first, to the exit code. `own` is the policy that it is
+/// made of; none for this crate's own program, which has a choice.
+pub fn main(args: impl IntoIterator<Item = OsString>, own: Option<Box<dyn Policy>>) -> ExitCode {
+    let request = cli::parse(args, own.as_deref().map(Policy::name));
+    let result = request.and_then(|request| match request {
+        Request::Schedule(settings, choice) => schedule(settings, &choice, own),
         Request::Doctor => doctor(),
         Request::Compare(plan) => compare(&plan),
         Request::Print(text) => print(&text).map(|()| Exit::Stopped),
@@ -72,31 +77,72 @@ fn compare(plan: &Plan) -> Result<Exit, Failure> {
     Ok(Exit::Stopped)
 }
 
+/// The policy in user space that is asked for, with its options.
+fn policy_of(
+    choice: &Choice,
+    own: Option<Box<dyn Policy>>,
+) -> Result<Option<Box<dyn Policy>>, Failure> {
+    let made = || builtin::find(&choice.policy).and_then(|builtin| Some(builtin.make?()));
+    let Some(mut policy) = own.or_else(made) else { return Ok(None) };
+    relay::check_interface(&*policy)?;
+    for (key, value) in &choice.options {
+        policy.set(key, value).map_err(|reason| {
+            let option = text::printable(format!("{key}={value}").as_bytes());
+            let name = policy.name();
+            Failure::new(
+                Exit::Usage,
+                format!("invalid '--set {option}' for the policy {name}: {reason} (see --help)"),
+            )
+        })?;
+    }
+    Ok(Some(policy))
+}
+
 /// `scheduler`: schedules until it is stopped or ejected.
-fn schedule(settings: &Settings) -> Result<Exit, Failure> {
+fn schedule(
+    mut settings: Settings,
+    choice: &Choice,
+    own: Option<Box<dyn Policy>>,
+) -> Result<Exit, Failure> {
     set_up_log(settings.verbosity);
+    let policy = policy_of(choice, own)?;
+    settings.relayed = policy.as_ref().map(|policy| Relayed {
+        grace: choice.grace,
+        ring_bytes: choice.ring_bytes,
+        idle_direct: policy.takes_idle_cpus(),
+    });
     let host = Host::real();
     preflight::require(&host)?;
     let stop = Stop::on_signals()?;
     let notifier = Notifier::from_env();
     let mut storage = MaybeUninit::uninit();
-    let mut scheduler = Scheduler::load(settings, &host, &mut storage)?;
+    let mut scheduler = Scheduler::load(&settings, &host, &mut storage)?;
     log::info!("loaded");
     if stop.is_triggered() {
         return Ok(Exit::Stopped);
     }
+    release_memory();
+    let mut relay = match policy {
+        None => None,
+        Some(policy) => {
+            relay::lock_memory()?;
+            Some(Relay::start(&scheduler, policy, settings.tuning.slice_max, stop.clone())?)
+        }
+    };
     scheduler.attach()?;
     log::info!("attached");
-    release_memory();
     notifier.tell_or_warn(Event::Ready);
 
-    let watched = watch::until_the_end(&mut scheduler, settings.report, &stop, &notifier);
+    let watched =
+        watch::until_the_end(&mut scheduler, relay.as_ref(), settings.report, &stop, &notifier);
     notifier.tell_or_warn(Event::Stopping);
     let report = scheduler.detach();
+    let ended = relay.as_mut().map_or(Ok(()), Relay::end);
     if !report.is_by_us() {
         return Err(Failure::new(Exit::Failed, report.to_string()));
     }
     watched?;
+    ended?;
     Ok(Exit::Stopped)
 }
 

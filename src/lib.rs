@@ -1,7 +1,10 @@
 //! `scheduler`: a CPU scheduler for Linux, loaded into the kernel through sched_ext.
 //!
-//! The decisions are made in the kernel, by the BPF programs under `src/bpf`. This library is the
-//! user's half: it checks the machine, loads and attaches those programs, tells them where the
+//! To write a scheduler of your own, implement [`policy::Policy`] and hand it to [`run`]; start with the example in
+//! [`policy`].
+//!
+//! Unless such a policy is asked, the decisions are made in the kernel, by the BPF programs under `src/bpf`. This library
+//! is the user's half: it checks the machine, loads and attaches those programs, tells them where the
 //! CPUs are, reads their statistics, and takes them out again.
 //!
 //! Principles:
@@ -19,7 +22,32 @@ pub mod commands;
 pub mod compare;
 pub mod exit;
 pub mod machine;
+pub mod policy;
+pub mod relay;
 pub mod settings;
 pub mod stats;
 pub mod units;
 pub mod watch;
+
+use std::process::ExitCode;
+
+/// Makes a whole program of a policy: the command line of `scheduler` (`--stats`, `--json`, `doctor`, …), its signals and
+/// its exit codes. For a `main` that returns its result.
+///
+/// ```no_run
+/// # struct MyPolicy;
+/// # impl scheduler::policy::Policy for MyPolicy {
+/// #     fn enqueue(
+/// #         &mut self,
+/// #         task: &scheduler::policy::Task,
+/// #         cx: &mut scheduler::policy::Context<'_>,
+/// #     ) {
+/// #     }
+/// # }
+/// fn main() -> std::process::ExitCode {
+///     scheduler::run(MyPolicy)
+/// }
+/// ```
+pub fn run(policy: impl policy::Policy + 'static) -> ExitCode {
+    commands::main(std::env::args_os(), Some(Box::new(policy)))
+}

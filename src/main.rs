@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    scheduler::commands::main(std::env::args_os())
+    scheduler::commands::main(std::env::args_os(), None)
 }

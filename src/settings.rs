@@ -6,8 +6,10 @@ use std::time::Duration;
 /// All settings of one run.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
-    /// How the kernel's half decides.
-    pub policy: Policy,
+    /// The figures that the kernel's half decides by.
+    pub tuning: Tuning,
+    /// The policy in user space that decides instead, if any.
+    pub relayed: Option<Relayed>,
     /// Schedule only tasks that chose SCHED_EXT; the others stay with the kernel's default.
     pub partial: bool,
     /// Size of the kernel's debug dump at an ejection, in bytes; 0 takes the kernel's default.
@@ -20,7 +22,7 @@ pub struct Settings {
 
 /// The figures that the kernel's half decides by; see `struct knobs` in `src/bpf/intf.h`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Policy {
+pub struct Tuning {
     /// Longest slice, for a task that nothing waits for.
     pub slice_max: Nanos,
     /// Floor of every slice. Never above `slice_max`.
@@ -47,9 +49,9 @@ const PREEMPT_GRAN: Nanos = Nanos::from_micros(100);
 /// Wakeup preemptions of one CPU are at least this far apart.
 const PREEMPT_GAP: Nanos = Nanos::from_micros(50);
 
-impl Policy {
-    /// As the kernel's half takes them.
-    pub fn knobs(&self) -> types::knobs {
+impl Tuning {
+    /// As the kernel's half takes them, where the policy `relayed` decides.
+    pub fn knobs(&self, relayed: Option<&Relayed>) -> types::knobs {
         types::knobs {
             slice_max_ns: self.slice_max.0,
             slice_min_ns: self.slice_min.0,
@@ -58,11 +60,13 @@ impl Policy {
             request_min_ns: REQUEST_MIN.0,
             preempt_gran_vns: PREEMPT_GRAN.0,
             preempt_gap_ns: PREEMPT_GAP.0,
+            grace_ns: relayed.map_or(0, |relayed| relayed.grace.0),
+            idle_direct: relayed.is_none_or(|relayed| relayed.idle_direct).into(),
         }
     }
 }
 
-impl Default for Policy {
+impl Default for Tuning {
     fn default() -> Self {
         Self {
             slice_max: Nanos::from_micros(SLICE_US_DEFAULT),
@@ -71,11 +75,35 @@ impl Default for Policy {
     }
 }
 
+/// How a policy in user space is listened to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Relayed {
+    /// How long a CPU without anything else to run waits for a decision.
+    pub grace: Nanos,
+    /// Room for events to it, in bytes: a power of two, and at least a page.
+    pub ring_bytes: u32,
+    /// Whether wakeups take an idle CPU without asking the policy.
+    pub idle_direct: bool,
+}
+
+/// Default of `--grace-us`. A woken process needs some tens of microseconds for an answer; on a busy machine it may wait
+/// for a CPU first. Longer ones leave CPUs idle beside work when the policy fails.
+pub const GRACE_US_DEFAULT: u64 = 2_000;
+
+/// Default of `--ring-kib`: 8,000 events where there are no more than 64 CPUs.
+pub const RING_KIB_DEFAULT: u32 = 1024;
+
 /// What the program does when it is told nothing.
 impl Default for Settings {
     fn default() -> Self {
-        let policy = Policy::default();
-        Self { policy, partial: false, exit_dump_len: 0, verbosity: 0, report: None }
+        Self {
+            tuning: Tuning::default(),
+            relayed: None,
+            partial: false,
+            exit_dump_len: 0,
+            verbosity: 0,
+            report: None,
+        }
     }
 }
 

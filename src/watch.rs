@@ -2,15 +2,17 @@
 //! scheduler, tell the service manager, and report.
 
 use crate::{
+    commands::complain,
     machine::{
         notify::{Event, Notifier},
         output::{self, Written},
-        scheduler::Scheduler,
+        scheduler::{RelayState, Scheduler},
         stop::{Stop, Wake},
     },
+    relay::Relay,
     settings::{Format, Report},
     stats::{
-        interval::Interval,
+        interval::{Interval, PolicyRow},
         json,
         sample::Sample,
         table::{self, Style},
@@ -35,11 +37,12 @@ const HOTPLUG_PERIOD: Duration = Duration::from_secs(1);
 /// When the statistics cannot be read or written, or the kernel refuses a new topology.
 pub fn until_the_end(
     scheduler: &mut Scheduler<'_>,
+    relay: Option<&Relay>,
     report: Option<Report>,
     stop: &Stop,
     notifier: &Notifier,
 ) -> Result<()> {
-    let mut keeper = Keeper::new(notifier);
+    let mut keeper = Keeper::new(notifier, relay);
     let mut reporter = report.map(|report| Reporter::start(report, scheduler)).transpose()?;
     loop {
         let due = reporter.as_ref().map_or(WATCH_PERIOD, |r| WATCH_PERIOD.min(r.time_left()));
@@ -49,7 +52,7 @@ pub fn until_the_end(
         let Some(reporter) = reporter.as_mut().filter(|r| r.time_left().is_zero()) else {
             continue;
         };
-        let text = reporter.report(scheduler)?;
+        let text = reporter.report(scheduler, relay)?;
         let mut tend = || keeper.tend(scheduler);
         match output::write(&mut io::stdout(), &text, stop, WATCH_PERIOD, &mut tend)? {
             Written::Whole => {}
@@ -61,6 +64,8 @@ pub fn until_the_end(
 /// Looks after the scheduler, and tells the service manager that it makes progress.
 struct Keeper<'a> {
     notifier: &'a Notifier,
+    relay: Option<&'a Relay>,
+    lateness: Lateness,
     cpus_looked_at: Instant,
     /// How often the service manager wants to know.
     watchdog_period: Option<Duration>,
@@ -69,10 +74,12 @@ struct Keeper<'a> {
 }
 
 impl<'a> Keeper<'a> {
-    fn new(notifier: &'a Notifier) -> Self {
+    fn new(notifier: &'a Notifier, relay: Option<&'a Relay>) -> Self {
         let now = Instant::now();
         Self {
             notifier,
+            relay,
+            lateness: Lateness::default(),
             // The first look is due at once: CPUs may have come during the attach.
             cpus_looked_at: now - HOTPLUG_PERIOD,
             watchdog_period: notifier.watchdog_period(),
@@ -89,6 +96,15 @@ impl<'a> Keeper<'a> {
         if self.cpus_looked_at.elapsed() >= HOTPLUG_PERIOD {
             self.cpus_looked_at = Instant::now();
             scheduler.follow_hotplug()?;
+        }
+        if let Some(relay) = self.relay
+            && let Some(span) = self.lateness.ended(&scheduler.relay_state())
+        {
+            complain(&format!(
+                "warning: the policy {} did not answer: the kernel's half scheduled for {:.1} s",
+                relay.name(),
+                span.as_secs_f64()
+            ));
         }
         if self.watchdog_period.is_some_and(|span| self.progress_looked_at.elapsed() >= span) {
             self.progress_looked_at = Instant::now();
@@ -130,11 +146,18 @@ impl Reporter {
     }
 
     /// The text of the report that is due.
-    fn report(&mut self, scheduler: &Scheduler<'_>) -> Result<String> {
+    fn report(&mut self, scheduler: &Scheduler<'_>, relay: Option<&Relay>) -> Result<String> {
         let now = scheduler.sample()?;
         let span = now.at - self.before.at;
         let tasks = self.tasks.busiest(scheduler.task_samples()?, span, self.report.tasks);
-        let interval = Interval::between(&self.before, &now, tasks);
+        let mut interval = Interval::between(&self.before, &now, tasks);
+        interval.policy = relay.map(|relay| PolicyRow {
+            name: relay.name().to_owned(),
+            late: scheduler.relay_state().late_since != 0,
+            answer: interval.total.answer,
+            served: interval.total.served,
+            figures: relay.figures(),
+        });
         // By the plan, so that reports do not drift, but never soon after a late one.
         let every = self.report.interval;
         self.due = (self.due + every).max(now.at + every / 2);
@@ -150,5 +173,39 @@ impl Reporter {
                 },
             )),
         }
+    }
+}
+
+/// An episode of lateness is over after so much time without a new one.
+const EPISODE_GAP: Duration = Duration::from_secs(1);
+
+/// Follows how often and for how long a policy was late, to tell of each episode once.
+#[derive(Default)]
+struct Lateness {
+    /// All time of lateness that has been told of, or that the episode began with.
+    told_ns: u64,
+    /// When the last spell of the episode was seen to be over; none if there is no episode.
+    over_since: Option<Instant>,
+    under_way: bool,
+}
+
+impl Lateness {
+    /// How long an episode took that is over by now.
+    fn ended(&mut self, state: &RelayState) -> Option<Duration> {
+        if state.late_since != 0 {
+            self.under_way = true;
+            self.over_since = None;
+            return None;
+        }
+        if !self.under_way && state.late_ns == self.told_ns {
+            return None;
+        }
+        let over_since = *self.over_since.get_or_insert_with(Instant::now);
+        if over_since.elapsed() < EPISODE_GAP {
+            return None;
+        }
+        let span = Duration::from_nanos(state.late_ns.wrapping_sub(self.told_ns));
+        *self = Self { told_ns: state.late_ns, ..Self::default() };
+        Some(span)
     }
 }

@@ -38,6 +38,10 @@ fn help_names_every_flag_and_exit_code() {
             "--slice-us",
             "--slice-min-us",
             "--partial",
+            "--policy",
+            "--set",
+            "--grace-us",
+            "--ring-kib",
             "--exit-dump-len",
             "--version",
             "--help",
@@ -148,4 +152,29 @@ fn a_full_disk_is_an_error_and_a_closed_pipe_is_not() {
     drop(reader);
     let out = help.stdout(writer).output().expect("the binary runs");
     assert_eq!(out.status.code(), Some(0), "{}", stderr(&out));
+}
+
+#[test]
+fn policies_are_listed_and_others_refused() {
+    let list = stdout(&run(&["--policy", "list"]));
+    for name in ["kernel", "vruntime", "fifo"] {
+        assert!(list.lines().any(|line| line.starts_with(name)), "{list}");
+    }
+    for (args, words) in [
+        (&["--policy", "best"][..], &["--policy", "'best'", "kernel, vruntime, fifo"][..]),
+        (&["--policy", "a\x1b[31m"], &["--policy"]),
+        (&["--set", "slice_us=1000"], &["--set", "--policy"]),
+        (&["--policy", "fifo", "--set", "slice_us"], &["--set", "KEY=VALUE"]),
+        (&["--policy", "fifo", "--set", "slice_us=7"], &["slice_us=7", "fifo", "100 to 100000"]),
+        (&["--policy", "vruntime", "--set", "speed=9"], &["speed", "vruntime", "slice_min_us"]),
+        (&["--policy", "fifo", "--grace-us", "99"], &["--grace-us", "100 to 50000"]),
+        (&["--policy", "fifo", "--ring-kib", "5"], &["--ring-kib", "power of two"]),
+    ] {
+        let out = run(args);
+        let line = stderr(&out);
+        assert_eq!(out.status.code(), Some(2), "{args:?}: {line}");
+        assert_eq!(line.lines().count(), 1, "{line}");
+        assert!(!line.contains('\x1b'), "{line}");
+        assert!(words.iter().all(|word| line.contains(word)), "{args:?}: {line}");
+    }
 }

@@ -1,6 +1,6 @@
 //! The README against the program: flags, subcommands, exit codes.
 
-use std::{collections::BTreeSet, process::Command};
+use std::{collections::BTreeSet, fs, path::Path, process::Command};
 
 const README: &str = include_str!("../README.md");
 
@@ -43,7 +43,10 @@ fn flags_are_those_of_the_program() {
         flags(&help_compare).into_iter().filter(|flag| *flag != "--help").collect();
     assert!(of_compare.contains("--runs"), "{of_compare:?}");
     assert_eq!(flags(section("## Comparing")), of_compare, "the section on compare");
-    let named = flags(README);
+    let mut named = flags(README);
+    for of_cargo in ["--open", "--release"] {
+        named.remove(of_cargo);
+    }
     assert!(named.iter().all(|flag| real.contains(flag) || of_compare.contains(flag)), "{named:?}");
 }
 
@@ -78,4 +81,51 @@ fn exit_codes_are_those_of_the_program() {
         .collect();
     assert!(real.len() >= 6);
     assert_eq!(named, real, "README.md on the left, src/exit.rs on the right");
+}
+
+/// The first block of code in a language, below a heading.
+fn block(heading: &str, language: &str) -> &'static str {
+    let (_, rest) = README.split_once(&format!("\n{heading}\n")).expect("the heading");
+    let (_, code) = rest.split_once(&format!("```{language}\n")).expect("a block");
+    code.split_once("```").expect("its end").0
+}
+
+/// What the README says is a whole scheduler is one: the crate that it describes builds, and is the example.
+#[test]
+fn the_scheduler_of_ones_own_builds() {
+    let source = block("## Write your own", "rust");
+    assert!(source.lines().count() <= 30, "thirty lines were promised");
+    let example = include_str!("../examples/fifo.rs");
+    assert!(example.ends_with(source), "examples/fifo.rs is not what the README shows");
+    assert!(example.lines().count() <= 40);
+
+    let repository = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("my-scheduler");
+    fs::create_dir_all(folder.join("src")).expect("a folder");
+    let here = repository.to_string_lossy();
+    let manifest = block("## Write your own", "toml").replace("../scheduler", &here);
+    // Where the README's crate is outside, this one is below another workspace.
+    fs::write(folder.join("Cargo.toml"), manifest + "\n[workspace]\n").expect("a manifest");
+    fs::write(folder.join("src/main.rs"), source).expect("a source");
+    fs::copy(repository.join("Cargo.lock"), folder.join("Cargo.lock")).expect("a lock file");
+    // With the versions and the artefacts of this build, so that nothing but the crate is built.
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("the target folder");
+    let out = Command::new(env!("CARGO"))
+        .args(["build", "--release", "--offline"])
+        .current_dir(&folder)
+        .env("CARGO_TARGET_DIR", target)
+        .env("CARGO_PROFILE_RELEASE_DEBUG", "line-tables-only")
+        .env("BPF_CLANG", repository.join("scripts/bpf-clang"))
+        .output()
+        .expect("cargo runs");
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    let run = |args: &[&str]| {
+        Command::new(target.join("release/my-scheduler")).args(args).output().expect("it runs")
+    };
+    let help = String::from_utf8(run(&["--help"]).stdout).expect("UTF-8");
+    assert!(help.contains("by the policy Fifo") && help.contains("--stats"), "{help}");
+    assert!(!help.contains("--policy"), "{help}");
+    let refused = run(&["--policy", "kernel"]);
+    assert_eq!(refused.status.code(), Some(2));
+    assert_eq!(run(&["--set", "slice_us=1"]).status.code(), Some(2));
 }

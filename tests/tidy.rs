@@ -12,7 +12,25 @@ const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 const LINES_MAX: usize = 600;
 
 /// Fields and constants of 64 bits without a unit: no times, but for the ceiling of all of them.
-const NO_TIMES: &[&str] = &["wakeups", "dsq", "enq_flags", "virtual_max"];
+const NO_TIMES: &[&str] = &[
+    "wakeups",
+    "dsq",
+    "enq_flags",
+    "virtual_max",
+    "idle_direct",
+    "cgroup",
+    "nvcsw",
+    "nivcsw",
+    "offer",
+    "offered_dsq",
+    "any_dsq",
+    "decided_dsq_base",
+    "next_dsq",
+    // What a policy orders by, in a unit of its own.
+    "vtime",
+    "run_vtime",
+    "next_vtime",
+];
 const UNITS: &[&str] = &["_ns", "_vns", "_at", "_us", "_ms"];
 
 /// Files of the tree with what they hold, by path from its root. Built and fetched ones are left

@@ -6,7 +6,10 @@
 //! A new case is one function over `&mut Vm` in a module below, and its line in that module's `CASES`.
 
 use lab::Suite;
-use std::process::ExitCode;
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 #[path = "vm/affinity.rs"]
 mod affinity;
@@ -18,6 +21,10 @@ mod fairness;
 mod latency;
 #[path = "vm/lifecycle.rs"]
 mod lifecycle;
+#[path = "vm/mischief.rs"]
+mod mischief;
+#[path = "vm/policy.rs"]
+mod policy;
 #[path = "vm/programs.rs"]
 mod programs;
 #[path = "vm/refusals.rs"]
@@ -28,6 +35,9 @@ mod stress;
 mod truth;
 
 fn main() -> ExitCode {
+    if let Some(code) = mischief::Mischief::act() {
+        return code;
+    }
     let suite = Suite {
         cases: [
             lifecycle::CASES,
@@ -37,14 +47,25 @@ fn main() -> ExitCode {
             latency::CASES,
             stress::CASES,
             truth::CASES,
+            policy::CASES,
             programs::CASES,
             compare::CASES,
         ]
         .concat(),
-        programs: vec![(lab::vm::SCHEDULER, env!("CARGO_BIN_EXE_scheduler").into())],
+        programs: vec![
+            (lab::vm::SCHEDULER, env!("CARGO_BIN_EXE_scheduler").into()),
+            (policy::FIFO, example("fifo")),
+            (policy::VRUNTIME, example("vruntime")),
+            (policy::PIN_BY_NAME, example("pin_by_name")),
+        ],
         tools: &["stress-ng", "cyclictest", "hackbench", "setpriv"],
         root: env!("CARGO_MANIFEST_DIR").into(),
         folder: concat!(env!("CARGO_TARGET_TMPDIR"), "/vm").into(),
     };
     suite.main()
+}
+
+/// Cargo builds examples with the tests, beside the program, but does not say where.
+fn example(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_BIN_EXE_scheduler")).with_file_name("examples").join(name)
 }

@@ -37,6 +37,8 @@ enum Scope {
     Every,
     Newest,
     Stock,
+    /// On the newest with `--all` only.
+    Thorough,
 }
 
 /// One test on a real kernel: a function that runs inside a guest.
@@ -61,6 +63,12 @@ impl Case {
     /// Runs on every kernel, always.
     pub const fn core(mut self) -> Self {
         self.scope = Scope::Every;
+        self
+    }
+
+    /// Takes long, and runs only where all cases do.
+    pub const fn thorough(mut self) -> Self {
+        self.scope = Scope::Thorough;
         self
     }
 
@@ -92,6 +100,7 @@ impl Case {
         match self.scope {
             Scope::Stock => series == STOCK,
             Scope::Every => series != STOCK,
+            Scope::Thorough => all && series != STOCK,
             Scope::Newest => series == newest || all && series != STOCK,
         }
     }

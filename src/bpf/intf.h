@@ -76,6 +76,14 @@ enum hist {
 	X(RESCUES, rescues, "tasks that had waited so long that they went first")   \
 	X(REENQUEUED, reenqueued, "tasks moved away because a real-time task took the CPU") \
 	X(HOTPLUG, hotplug, "times this CPU went off- or online")                    \
+	X(OFFERED, offered, "runnable tasks offered to the policy in user space")     \
+	X(DECIDED, decided, "offers that ended as the policy decided")                \
+	X(TAKEN, taken, "offers that the base ended: the policy was late")            \
+	X(GONE, gone, "offers that ended because the task left its queue")            \
+	X(OVERFLOW, overflow, "runnable tasks not offered for want of room in the ring") \
+	X(STALE, stale, "decisions that came too late: the offer had ended")          \
+	X(MALFORMED, malformed, "decisions that cannot be: a CPU that is not allowed")  \
+	X(LATE, late, "times the base took over from a policy that did not answer")   \
 	X(BAD_CONTEXT, bad_context, "callbacks that found no state for their task")
 /* clang-format on */
 
@@ -91,6 +99,9 @@ struct cpu_stats {
 	u64 counters[NR_COUNTERS];
 	/* From becoming runnable to running, wakeups and new tasks only. */
 	u64 wakeup_hist[HIST_SLOTS];
+	/* From an offer to the policy's decision, and to the run that follows it. */
+	u64 answer_hist[HIST_SLOTS];
+	u64 served_hist[HIST_SLOTS];
 };
 
 /*
@@ -106,6 +117,8 @@ struct knobs {
 	u64 request_min_ns;   /* shortest request that a short burst can make */
 	u64 preempt_gran_vns; /* a waking task must be due earlier by this much */
 	u64 preempt_gap_ns;   /* wakeup preemptions of one CPU: not more often */
+	u64 grace_ns;         /* how long a CPU waits for the policy in user space */
+	u64 idle_direct;      /* 0: wakeups go through that policy even where a CPU is idle */
 };
 
 /* A virtual clock: the vruntime that stands for lag 0. See policy.h. */
@@ -164,6 +177,10 @@ struct cpu_ctx {
 	u16 nr_local;      /* tasks in its local queue. Written by `snapshot` */
 	u16 nr_pinned;     /* tasks in its queue of bound ones. Written by `snapshot` */
 	u64 snapshot_at;   /* written by `snapshot` */
+	u64 wants_at;      /* since when it waits for the policy in user space; 0: it does not */
+	u64 run_vtime;     /* order that the running task was decided to have; see has_vtime */
+	u32 has_vtime;     /* 0: nobody decided about the running task */
+	u32 give_way;      /* 1: that policy wants what runs preempted. Written by relay_apply */
 };
 
 /* One element an LLC of the array map `llcs`. */
@@ -190,6 +207,104 @@ struct task_sample {
 	u64 wakeups;
 	u32 wait_hist[TASK_HIST_SLOTS];
 	char comm[TASK_COMM_CHARS];
+};
+
+/* ---- a policy in user space: see relay.h ---- */
+
+/* What an event tells of. */
+enum event_kind {
+	EV_RUNNABLE, /* a task is offered */
+	EV_CPU,      /* a CPU has nothing to run but what is offered */
+	EV_CHANGED,  /* the weight or the affinity of a task that was offered before */
+	EV_EXITED,   /* such a task is gone */
+};
+
+/*
+ * An element of the ring `events`: all of a task are told of in this form. Behind it is where
+ * the task may run, a bit a CPU, as many words of 64 as hold nr_cpu_ids.
+ */
+struct event {
+	u64 told_at;
+	u64 enq_flags;    /* SCX_ENQ_* */
+	u64 cgroup;       /* id, as the inode of its directory; 0: unknown */
+	u64 started_at;   /* of its last run; 0: it never ran */
+	u64 stopped_at;
+	u64 burst_ns;     /* run since it woke */
+	u64 nvcsw;        /* context switches: by its own will, */
+	u64 nivcsw;       /* and not */
+	u64 vruntime_vns; /* by the clock of LLC 0, so that those of all tasks compare */
+	u32 kind;         /* enum event_kind */
+	s32 pid;
+	s32 tgid;
+	s32 cpu;          /* EV_CPU: that; else where the task ran last; -1: nowhere */
+	u32 offer;        /* number of the offer of this task */
+	u32 weight;
+	s32 nice;
+	u32 policy;       /* SCHED_* */
+	char comm[TASK_COMM_CHARS];
+};
+
+enum {
+	DECISIONS_MAX = 1024,
+	/* Of struct decision. */
+	DECISION_PREEMPT = 1,
+	DECISION_PREEMPT_LATER =
+		2, /* only what comes later by its own decision and its run since */
+};
+
+/* What became of a decision. */
+enum verdict {
+	VERDICT_APPLIED,
+	VERDICT_STALE,
+	VERDICT_MALFORMED,
+	VERDICT_EARLY, /* the task is about to be in its queue: to be tried again */
+};
+
+/* An element of the array `decisions`, which user space writes. */
+struct decision {
+	u64 vtime;    /* lower runs first, among those decided for the same CPU and for any */
+	u64 slice_ns; /* 0: the longest of the settings */
+	s32 pid;      /* 0: none, just preempt `cpu` */
+	u32 offer;
+	u32 cpu;      /* ABSENT: any */
+	u16 flags;    /* DECISION_* */
+	u16 verdict;  /* written by the kernel's half */
+};
+
+/* What `relay_apply` is called with, and answers. */
+struct relay_call {
+	u32 nr;         /* elements of `decisions` to apply */
+	u32 nr_offered; /* answer: tasks that wait for a decision */
+	u32 nr_decided; /* answer: tasks that wait for a CPU, decided */
+	u32 late;       /* answer: 1 while the base has taken over */
+	u64 now_at;     /* answer: the clock of events */
+};
+
+/* What waits, as the timer of the relay sees it. */
+struct relay_look {
+	u32 nr_for_cpus; /* tasks decided for one CPU that wait for it */
+	u32 nr_online;   /* CPUs */
+	u32 preempted;   /* 1: a CPU was preempted for the first of those for any */
+	u32 pad;
+};
+
+/* The state of the relay. The kernel's half writes it. */
+struct relay {
+	u64 asked_at;   /* since when CPUs want a decision and none came; 0: they do not */
+	u64 armed_at;   /* when the timer was last started */
+	u64 base_at;    /* when a CPU last took from a queue of the base */
+	u64 late_at; /* since when the base has taken over; 0: it has not */
+	u64 retry_at; /* not before then does the policy get another try */
+	u64 backoff_ns; /* how long it had to wait for its last try */
+	u64 late_ns;    /* all spells of lateness that are over, together */
+	u64 offered_at; /* when a task was last offered */
+	u64 rescued_at; /* when the queues were last searched for who is overdue */
+	u32 tgid;       /* the policy's process */
+	u32 armed;      /* 1: the timer runs */
+	u32 ticking;    /* 1: it is about to be armed again, or not */
+	u32 rescued_turn; /* how often they were */
+	struct relay_look seen;    /* what the timer saw last */
+	struct relay_look looking; /* what it is seeing */
 };
 
 /* Whose waits the observer of `scheduler compare` counts, each by itself. */

@@ -22,10 +22,28 @@ UEI_DEFINE(uei);
 #include "vtime.h"
 #include "place.h"
 #include "queue.h"
+#include "relay.h"
+#include "serve.h"
+#include "decide.h"
 #include "tasks.h"
+#include "hotplug.h"
 #include "report.h"
 
 /* ---- where ---- */
+
+/* Does a wakeup take an idle CPU by itself? A policy may want to be asked about these, too. */
+static __always_inline bool goes_direct(const struct task_struct *p)
+{
+	return !relayed || knobs.idle_direct || !is_offerable(p);
+}
+
+/* Is the CPU idle only because what it could run waits for the policy? */
+static __always_inline bool waits_for_policy(s32 cpu)
+{
+	struct cpu_ctx *cctx = relayed ? cpu_ctx_of(cpu) : NULL;
+
+	return cctx && cctx->wants_at;
+}
 
 s32 BPF_STRUCT_OPS(sched_select_cpu, struct task_struct *p, s32 prev, u64 wake_flags)
 {
@@ -39,8 +57,8 @@ s32 BPF_STRUCT_OPS(sched_select_cpu, struct task_struct *p, s32 prev, u64 wake_f
 	if (wake_flags & SCX_WAKE_FORK)
 		prev = least_loaded(p, prev);
 
-	cpu = claim_idle(p, prev);
-	if (cpu >= 0) {
+	cpu = goes_direct(p) ? claim_idle(p, prev) : -ENOENT;
+	if (cpu >= 0 && !waits_for_policy(cpu)) {
 		u64 slice_ns = task_slice(knobs.slice_max_ns, knobs.slice_min_ns, tctx->weight);
 
 		u64 now = scx_bpf_now();
@@ -51,6 +69,9 @@ s32 BPF_STRUCT_OPS(sched_select_cpu, struct task_struct *p, s32 prev, u64 wake_f
 		scx_bpf_dsq_insert(p, SCX_DSQ_LOCAL, slice_ns, 0);
 		return cpu;
 	}
+	/* Its mark of idleness is gone; it has to look again. */
+	if (cpu >= 0)
+		kick_idle(cpu);
 	tctx->sync = wake_flags & SCX_WAKE_SYNC;
 	return may_run(p, prev) ? prev : (s32)bpf_cpumask_any_distribute(p->cpus_ptr);
 }
@@ -72,6 +93,8 @@ static __always_inline s32 preempt_for(struct task_struct *p, struct task_ctx *t
 	if (tctx->sync || p->policy == POLICY_SCHED_BATCH || p->policy == POLICY_SCHED_IDLE)
 		return -ENOENT;
 	victim = find_victim(p, cpu, tctx->deadline_vns - ahead_of_llc(tctx, cpu), now);
+	if (victim < 0 && is_urgent(p) && may_run(p, cpu))
+		victim = cpu;
 	cctx = victim >= 0 ? cpu_ctx_of(victim) : NULL;
 	if (!cctx)
 		return -ENOENT;
@@ -98,7 +121,7 @@ static __always_inline bool wake_at_once(struct task_struct *p, struct task_ctx 
 
 	mark_runnable(tctx, now);
 	to->dsq = SCX_DSQ_LOCAL;
-	if (bound && claim(cpu)) {
+	if (bound && goes_direct(p) && !waits_for_policy(cpu) && claim(cpu)) {
 		to->slice_ns = task_slice(knobs.slice_max_ns, knobs.slice_min_ns, tctx->weight);
 		wake_uncontended(tctx, cpu, to->slice_ns, now);
 		count(CNT_IDLE_DIRECT);
@@ -106,7 +129,7 @@ static __always_inline bool wake_at_once(struct task_struct *p, struct task_ctx 
 	}
 	to->only_cpu_busy = bound;
 	wake_contended(tctx, cpu, to->slice_ns);
-	if (to->enq_flags & SCX_ENQ_WAKEUP)
+	if ((to->enq_flags & SCX_ENQ_WAKEUP) && !is_offerable(p))
 		victim = preempt_for(p, tctx, cpu, now);
 	if (victim >= 0) {
 		to->dsq = SCX_DSQ_LOCAL_ON | (u32)victim;
@@ -135,7 +158,7 @@ static __always_inline void choose_target(struct task_struct *p, s32 cpu, struct
 		return;
 	}
 	to->slice_ns = slice_of(tctx, cpu);
-	if (to->enq_flags & SCX_ENQ_LAST) {
+	if ((to->enq_flags & SCX_ENQ_LAST) && !is_offerable(p)) {
 		s32 core = claim_core(p, cpu);
 
 		/* If somebody was faster it is queued, and its CPU goes idle and finds it there. */
@@ -165,6 +188,18 @@ static __always_inline void choose_target(struct task_struct *p, s32 cpu, struct
 	}
 	if (!tctx->queued_at)
 		tctx->queued_at = now;
+	if (is_renewed(tctx, to->enq_flags)) {
+		to->dsq = tctx->next_dsq;
+		to->slice_ns = tctx->next_slice_ns;
+		to->due_vns = tctx->next_vtime;
+		to->by_deadline = true;
+		arm(now);
+		return;
+	}
+	if (is_offerable(p) && offer(p, tctx, to->enq_flags, false, now)) {
+		to->dsq = OFFERED_DSQ;
+		return;
+	}
 	to->by_deadline = true;
 	to->due_vns = tctx->deadline_vns;
 	/* Announced before it is done: see take_at_once() and sched_update_idle. */
@@ -217,6 +252,9 @@ void BPF_STRUCT_OPS(sched_dispatch, s32 cpu, struct task_struct *prev)
 		if (steal(from))
 			return;
 	}
+
+	if (relayed && relay_dispatch(cctx, lctx, cpu, llc, prev, now))
+		return;
 
 	/* The running task goes on unless something that is due earlier waits. */
 	if (prev && (prev->scx.flags & SCX_TASK_QUEUED) && may_run(prev, cpu))
@@ -320,6 +358,8 @@ void BPF_STRUCT_OPS(sched_running, struct task_struct *p)
 	}
 
 	tctx->queued_at = 0;
+	if (relayed)
+		settle_offer(tctx, cctx, st, now);
 	/* What the ticks found was true of the task before. */
 	cctx->crowded = 0;
 	settle(tctx, cpu);
@@ -350,6 +390,14 @@ void BPF_STRUCT_OPS(sched_stopping, struct task_struct *p, bool runnable)
 	charge_task(p, tctx);
 	count(CNT_STOPS);
 	cctx->running_pid = 0;
+	if (relayed) {
+		tctx->stopped_at = scx_bpf_now();
+		/* Asleep it does not go on, whatever is decided. */
+		if (!runnable) {
+			end_offer(tctx);
+			tctx->renewal = false;
+		}
+	}
 	/* A renice or a new affinity stops it for an instant, too: that is no sleep. */
 	if (!runnable && p->__state) {
 		tctx->burst_avg_ns = burst_average(tctx->burst_avg_ns, tctx->burst_ns);
@@ -370,6 +418,8 @@ void BPF_STRUCT_OPS(sched_tick, struct task_struct *p)
 	u32 llc = llc_of(cpu);
 	u64 now = scx_bpf_now(), due_vns;
 
+	if (relayed && (s64)(now - relay.armed_at) > (s64)TIMER_DEAD_NS)
+		arm(now);
 	if (!cctx || !cctx->running_pid)
 		return;
 	/*
@@ -380,7 +430,7 @@ void BPF_STRUCT_OPS(sched_tick, struct task_struct *p)
 		scx_bpf_task_set_slice(p, knobs.slice_max_ns);
 		return;
 	}
-	if (nr_llcs > 1)
+	if (nr_llcs > 1 && (!relayed || relay.late_at))
 		balance(cctx, llc, now);
 	due_vns = running_due(cctx->deadline_vns, cctx->vruntime_vns, now - cctx->running_at,
 			      cctx->weight);
@@ -453,66 +503,6 @@ void BPF_STRUCT_OPS(sched_update_idle, s32 cpu, bool idle)
 		kick_idle(cpu);
 }
 
-/* ---- higher classes, hotplug ---- */
-
-void BPF_STRUCT_OPS(sched_cpu_release, s32 cpu, struct scx_cpu_release_args *args)
-{
-	struct cpu_ctx *cctx = cpu_ctx_of(cpu);
-
-	if (cctx)
-		cctx->released_at = scx_bpf_now();
-	scx_bpf_reenqueue_local();
-}
-
-void BPF_STRUCT_OPS(sched_cpu_acquire, s32 cpu, struct scx_cpu_acquire_args *args)
-{
-	struct cpu_ctx *cctx = cpu_ctx_of(cpu);
-
-	if (!cctx || !cctx->released_at)
-		return;
-	count_add(CNT_RT_NS, scx_bpf_now() - cctx->released_at);
-	cctx->released_at = 0;
-}
-
-static void set_online(s32 cpu, bool online)
-{
-	struct cpu_ctx *cctx = cpu_ctx_of(cpu);
-	struct llc_ctx *lctx = llc_ctx_of(llc_of(cpu));
-
-	if (!cctx || !lctx || cctx->online == online)
-		return;
-	cctx->online = online;
-	__sync_fetch_and_add(&lctx->nr_cpus, online ? 1 : -1);
-}
-
-void BPF_STRUCT_OPS_SLEEPABLE(sched_cpu_online, s32 cpu)
-{
-	set_online(cpu, true);
-	count_on(cpu, CNT_HOTPLUG);
-}
-
-/*
- * Every task whose runqueue this is must leave, or the kernel waits for it. They go
- * to the global queue, which the kernel itself drains even from a CPU on its way
- * out, to push them elsewhere: bound ones, and those of the LLC's queue, whose
- * affinity may have no other CPU left.
- */
-void BPF_STRUCT_OPS_SLEEPABLE(sched_cpu_offline, s32 cpu)
-{
-	struct task_struct *p;
-
-	set_online(cpu, false);
-	count_on(cpu, CNT_HOTPLUG);
-	bpf_rcu_read_lock();
-	bpf_for_each(scx_dsq, p, cpu_dsq(cpu), 0)
-		scx_bpf_dsq_move(BPF_FOR_EACH_ITER, p, SCX_DSQ_GLOBAL, 0);
-	bpf_for_each(scx_dsq, p, llc_of(cpu), 0) {
-		if (scx_bpf_task_cpu(p) == cpu)
-			scx_bpf_dsq_move(BPF_FOR_EACH_ITER, p, SCX_DSQ_GLOBAL, 0);
-	}
-	bpf_rcu_read_unlock();
-}
-
 /* ---- the scheduler comes and goes ---- */
 
 s32 BPF_STRUCT_OPS_SLEEPABLE(sched_init)
@@ -552,7 +542,7 @@ s32 BPF_STRUCT_OPS_SLEEPABLE(sched_init)
 			set_online(cpu, true);
 	}
 	scx_bpf_put_cpumask(online);
-	return err;
+	return err ?: relayed ? start_relay() : 0;
 }
 
 void BPF_STRUCT_OPS(sched_exit, struct scx_exit_info *ei)
@@ -577,6 +567,7 @@ SCX_OPS_DEFINE(scheduler_ops,
 	       .set_cpumask = (void *)sched_set_cpumask,
 	       .set_weight = (void *)sched_set_weight,
 	       .init_task = (void *)sched_init_task,
+	       .exit_task = (void *)sched_exit_task,
 	       .enable = (void *)sched_enable,
 	       .init = (void *)sched_init,
 	       .exit = (void *)sched_exit,

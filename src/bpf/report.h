@@ -27,6 +27,11 @@ int snapshot(void *ctx)
 		local = scx_bpf_dsq_nr_queued(SCX_DSQ_LOCAL_ON | (u32)cpu);
 		pinned = scx_bpf_dsq_nr_queued(cpu_dsq(cpu));
 		cctx->nr_local = local > 0 ? clamp_u64(local, 0, NR_MAX) : 0;
+		if (relayed) {
+			s32 decided = scx_bpf_dsq_nr_queued(decided_dsq(cpu));
+
+			pinned += decided > 0 ? decided : 0;
+		}
 		cctx->nr_pinned = pinned > 0 ? clamp_u64(pinned, 0, NR_MAX) : 0;
 		cctx->snapshot_at = now;
 		/* Idle since before the attach: update_idle tells of changes only. */
@@ -40,6 +45,14 @@ int snapshot(void *ctx)
 
 		if (lctx)
 			lctx->nr_queued = queued > 0 ? queued : 0;
+		/* Those are of no LLC. */
+		if (relayed && lctx && !llc) {
+			s32 offered = scx_bpf_dsq_nr_queued(OFFERED_DSQ);
+			s32 decided = scx_bpf_dsq_nr_queued(ANY_DSQ);
+
+			lctx->nr_queued += offered > 0 ? offered : 0;
+			lctx->nr_queued += decided > 0 ? decided : 0;
+		}
 	}
 	return 0;
 }

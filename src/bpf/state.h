@@ -12,6 +12,7 @@ const volatile u32 nr_llcs = 1;
 const volatile u32 nr_nodes = 1;
 const volatile bool smt_enabled;
 const volatile bool task_stats; /* keep the per-task figures of --tasks */
+const volatile bool relayed;    /* a policy in user space decides: see relay.h */
 
 /* Written by user space at any time; see intf.h. */
 struct knobs knobs SEC(".data");
@@ -43,6 +44,7 @@ struct {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE); /* a policy in user space looks at it */
 	__type(key, u32);
 	__type(value, struct cpu_ctx);
 	__uint(max_entries, 1);
@@ -81,6 +83,16 @@ struct task_ctx {
 	bool spent;       /* used up its last request without sleeping */
 	bool sync;        /* its waker is about to sleep */
 	bool rescued;     /* runs out of turn: drives no clock */
+
+	/* Only with `relayed`. */
+	u64 offer;        /* its number and, in the last two bits, its enum offer_state */
+	u64 offered_at;
+	u64 started_at;   /* of its last run; 0: it never ran */
+	u64 stopped_at;
+	u64 next_vtime;   /* of a renewal that is decided: its order, */
+	u64 next_slice_ns; /* its slice (also that of the last decision), */
+	u64 next_dsq;     /* and its queue */
+	bool renewal;     /* it was offered while it runs, to go on */
 
 	/* Only with task_stats. */
 	u64 run_ns;

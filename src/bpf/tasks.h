@@ -16,6 +16,7 @@ void BPF_STRUCT_OPS(sched_set_cpumask, struct task_struct *p, const struct cpuma
 	tctx->affinity = affinity_of(p, mask);
 	if (tctx->clock != ABSENT)
 		settle(tctx, scx_bpf_task_cpu(p));
+	tell_of_change(p, tctx);
 }
 
 void BPF_STRUCT_OPS(sched_set_weight, struct task_struct *p, u32 weight)
@@ -28,10 +29,11 @@ void BPF_STRUCT_OPS(sched_set_weight, struct task_struct *p, u32 weight)
 		return;
 	/* Finer than `weight`, which rounds nice 19 down by a third. */
 	before = tctx->weight;
-	after = weight_of(p->static_prio - 120, p->policy);
+	after = weight_for(p);
 	if (before == after)
 		return;
 	tctx->weight = after;
+	tell_of_change(p, tctx);
 	if (tctx->clock == ABSENT)
 		return;
 	clock_vns = clock_now(tctx, scx_bpf_task_cpu(p));
@@ -49,7 +51,7 @@ s32 BPF_STRUCT_OPS_SLEEPABLE(sched_init_task, struct task_struct *p,
 		return -ENOMEM;
 	tctx->clock = ABSENT;
 	tctx->cpu = -1;
-	tctx->weight = weight_of(p->static_prio - 120, p->policy);
+	tctx->weight = weight_for(p);
 	/* Most are short: the first request is, and whoever outruns it asks for more. */
 	tctx->burst_avg_ns = knobs.slice_min_ns;
 	return 0;
@@ -65,7 +67,7 @@ void BPF_STRUCT_OPS(sched_enable, struct task_struct *p)
 	tctx->runnable_at = 0;
 	tctx->queued_at = 0;
 	tctx->charged_ns = p->se.sum_exec_runtime;
-	tctx->weight = weight_of(p->static_prio - 120, p->policy);
+	tctx->weight = weight_for(p);
 	tctx->affinity = affinity_of(p, p->cpus_ptr);
 }
 

@@ -1,6 +1,9 @@
 //! Values of `intf.h` as the bytes that map system calls take and give.
 
-use super::intf::{cpu_ctx, cpu_stats, cpu_topo, llc_ctx, llc_topo, task_sample, waits};
+use super::intf::{
+    cpu_ctx, cpu_stats, cpu_topo, decision, event, llc_ctx, llc_topo, relay_call, task_sample,
+    waits,
+};
 use std::{ptr, slice};
 
 /// A type of `intf.h` that is nothing but its bytes.
@@ -23,6 +26,12 @@ unsafe impl Wire for cpu_stats {}
 unsafe impl Wire for task_sample {}
 // SAFETY: as above.
 unsafe impl Wire for waits {}
+// SAFETY: as above; what follows an event in the ring is no part of it.
+unsafe impl Wire for event {}
+// SAFETY: as above.
+unsafe impl Wire for decision {}
+// SAFETY: as above.
+unsafe impl Wire for relay_call {}
 
 /// The bytes of a value.
 pub fn bytes<T: Wire>(value: &T) -> &[u8] {

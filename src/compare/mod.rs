@@ -1,7 +1,7 @@
 //! `scheduler compare`: the same command under the kernel's default scheduler and under this one, by turns.
 //!
 //! What is measured does not depend on who schedules: clocks, the kernel's resource usage, and an observer on the
-//! kernel's tracepoints ([`observer`]).
+//! kernel's tracepoints (`observer`).
 
 mod command;
 mod observer;
@@ -13,7 +13,7 @@ pub use report::Results;
 use crate::{
     exit::{Exit, Failure},
     machine::{preflight::Host, scheduler::Scheduler, stop::Stop},
-    settings::{Policy, Settings},
+    settings::{Settings, Tuning},
     stats::text::printable_lines,
 };
 use anyhow::{Context, ensure};
@@ -35,7 +35,7 @@ pub struct Plan {
     /// Whether the result is wanted as JSON.
     pub json: bool,
     /// How our scheduler decides.
-    pub policy: Policy,
+    pub tuning: Tuning,
     /// Program and arguments; not empty.
     pub command: Vec<OsString>,
 }
@@ -143,7 +143,7 @@ impl Session<'_> {
         };
         self.progress.set_message("loading the scheduler");
         let mut storage = MaybeUninit::uninit();
-        let settings = Settings { policy: self.plan.policy, ..Settings::default() };
+        let settings = Settings { tuning: self.plan.tuning, ..Settings::default() };
         let mut scheduler = Scheduler::load(&settings, host, &mut storage)?;
         scheduler.attach()?;
         let result = self.run_all(block, &mut || {

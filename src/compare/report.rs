@@ -136,7 +136,7 @@ mod tests {
             warmup: 0,
             metric: super::super::Metric::parse("x").ok(),
             json: false,
-            policy: crate::settings::Policy::default(),
+            tuning: crate::settings::Tuning::default(),
             command: vec!["sleep".into(), "\x1b[31m".into()],
         };
         let run = |arm, wall_ms| Measured {

@@ -9,6 +9,7 @@ use super::{
 use crate::{
     bpf::{
         self,
+        intf::event,
         skel::{BpfSkel, BpfSkelBuilder, OpenBpfSkel},
         wire::{self, Wire},
     },
@@ -133,6 +134,19 @@ impl<'obj> Scheduler<'obj> {
         run(&self.skel.progs.refresh_topology).context("telling the kernel of new CPUs")
     }
 
+    /// How it stands with the policy in user space.
+    pub fn relay_state(&self) -> RelayState {
+        self.skel.maps.data_data.as_ref().map_or_else(RelayState::default, |data| {
+            // SAFETY: valid, aligned fields of mapped memory; the kernel writes them at any time.
+            unsafe {
+                RelayState {
+                    late_since: ptr::read_volatile(&data.relay.late_at),
+                    late_ns: ptr::read_volatile(&data.relay.late_ns),
+                }
+            }
+        })
+    }
+
     /// Where the CPUs are.
     pub fn topology(&self) -> &Topology {
         &self.topology
@@ -144,7 +158,7 @@ impl<'obj> Scheduler<'obj> {
     }
 
     /// The programs and maps.
-    pub(super) fn skel(&self) -> &BpfSkel<'obj> {
+    pub(crate) fn skel(&self) -> &BpfSkel<'obj> {
         &self.skel
     }
 
@@ -158,7 +172,14 @@ impl<'obj> Scheduler<'obj> {
     /// Kernels that have nested schedulers want to know which one a program belongs to.
     fn associate_programs(&self) {
         let programs = &self.skel.progs;
-        for program in [&programs.snapshot, &programs.refresh_topology, &programs.tasks] {
+        let called = [
+            &programs.snapshot,
+            &programs.refresh_topology,
+            &programs.tasks,
+            &programs.relay_apply,
+            &programs.relay_idle_cpu,
+        ];
+        for program in called {
             if !program.autoload() {
                 continue;
             }
@@ -173,6 +194,15 @@ impl<'obj> Scheduler<'obj> {
             .and_then(|()| write_all(&self.skel.maps.llc_topo, self.topology.llc_elements()))
             .context("telling the kernel where the CPUs are")
     }
+}
+
+/// Whether the kernel's half has taken over from the policy in user space.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct RelayState {
+    /// Since when, in nanoseconds of its clock; 0: it has not.
+    pub late_since: u64,
+    /// How long it had, all together, without the spell under way.
+    pub late_ns: u64,
 }
 
 /// Opens the object and sets everything that is fixed from load on.
@@ -201,13 +231,34 @@ fn open<'obj>(
     rodata.nr_nodes = topology.nr_nodes;
     rodata.smt_enabled = topology.smt;
     rodata.task_stats = with_tasks;
+    rodata.relayed = settings.relayed.is_some();
+    let mask_bytes = nr_cpu_ids.div_ceil(64) * 8;
+    rodata.event_mask_bytes = mask_bytes;
+    rodata.event_bytes = size_of::<event>() as u32 + mask_bytes;
     let data = skel.maps.data_data.as_mut().ok_or_else(|| anyhow!("no .data"))?;
-    data.knobs = settings.policy.knobs();
+    data.knobs = settings.tuning.knobs(settings.relayed.as_ref());
 
     skel.maps.cpus.set_max_entries(nr_cpu_ids).context("sizing the map of CPUs")?;
     skel.maps.topo.set_max_entries(nr_cpu_ids).context("sizing the map of CPUs")?;
     skel.maps.llcs.set_max_entries(nr_llcs).context("sizing the map of LLCs")?;
     skel.maps.llc_topo.set_max_entries(nr_llcs).context("sizing the map of LLCs")?;
+
+    if let Some(relayed) = settings.relayed {
+        skel.maps
+            .events
+            .set_max_entries(relayed.ring_bytes)
+            .context("sizing the ring of events")?;
+    } else {
+        // What is only for a policy in user space is unreachable, and need not be there.
+        for mut map in skel.open_object_mut().maps_mut() {
+            if map.name() == "events" || map.name() == "decisions" || map.name() == "relay_timers" {
+                map.set_autocreate(false)?;
+            }
+        }
+        skel.progs.relay_apply.set_autoload(false);
+        skel.progs.relay_idle_cpu.set_autoload(false);
+        skel.struct_ops.scheduler_ops_mut().exit_task = ptr::null_mut();
+    }
 
     if settings.verbosity >= 2 {
         // Among libbpf's debug messages is then what each program cost the verifier.

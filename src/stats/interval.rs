@@ -10,7 +10,7 @@ use crate::{
     units::{CpuId, Nanos},
 };
 use serde::{Serialize, Serializer, ser::SerializeMap};
-use std::time::SystemTime;
+use std::{collections::BTreeMap, time::SystemTime};
 
 /// An interval.
 #[derive(Debug, Clone, Serialize)]
@@ -25,6 +25,23 @@ pub struct Interval {
     pub total: Total,
     /// The busiest tasks first; empty without `--tasks`.
     pub tasks: Vec<TaskRow>,
+    /// The policy in user space; null without `--policy`.
+    pub policy: Option<PolicyRow>,
+}
+
+/// A policy in user space in an interval. What it was offered and what became of that is among the counters.
+#[derive(Debug, Clone, Serialize)]
+pub struct PolicyRow {
+    /// What it is called.
+    pub name: String,
+    /// Whether the kernel's half has taken over from it, at the end of the interval.
+    pub late: bool,
+    /// Times from an offer to its decision.
+    pub answer: Latency,
+    /// Times from an offer to the run that was decided.
+    pub served: Latency,
+    /// Figures of its own, by their names.
+    pub figures: BTreeMap<String, f64>,
 }
 
 /// A CPU in an interval.
@@ -55,6 +72,12 @@ pub struct Total {
     pub queue_depth: u64,
     /// Times from wakeup to running, of the tasks that started to run in the interval.
     pub wakeup_latency: Latency,
+    /// Of a policy in user space: see [`PolicyRow`].
+    #[serde(skip)]
+    pub answer: Latency,
+    /// The same.
+    #[serde(skip)]
+    pub served: Latency,
 }
 
 /// What one or more CPUs did in an interval.
@@ -149,13 +172,15 @@ impl Interval {
         let seconds = (after.at - before.at).as_secs_f64().max(1e-9);
         let mut sums = Sums::default();
         let mut latencies = [0; hist::SLOTS];
+        let mut answers = [0; hist::SLOTS];
+        let mut serves = [0; hist::SLOTS];
         let mut cpus = Vec::new();
         for (before, after) in before.cpus.iter().zip(&after.cpus) {
             let growth = Sums::between(before, after);
-            let hists = after.stats.wakeup_hist.iter().zip(before.stats.wakeup_hist);
-            for (sum, (after, before)) in latencies.iter_mut().zip(hists) {
-                *sum += after.saturating_sub(before);
-            }
+            let (a, b) = (&after.stats, &before.stats);
+            add_growth(&mut latencies, &a.wakeup_hist, &b.wakeup_hist);
+            add_growth(&mut answers, &a.answer_hist, &b.answer_hist);
+            add_growth(&mut serves, &a.served_hist, &b.served_hist);
             sums.add(&growth);
             if after.state.online != 0 || growth.counters != Counters::default() {
                 cpus.push(CpuRow {
@@ -178,9 +203,19 @@ impl Interval {
                 runnable: after.runnable(),
                 queue_depth: after.waiting(),
                 wakeup_latency: Latency::of(&latencies),
+                answer: Latency::of(&answers),
+                served: Latency::of(&serves),
             },
             tasks,
+            policy: None,
         }
+    }
+}
+
+/// Adds what a histogram grew by.
+fn add_growth(sums: &mut [u64], after: &[u64], before: &[u64]) {
+    for (sum, (after, before)) in sums.iter_mut().zip(after.iter().zip(before)) {
+        *sum += after.saturating_sub(*before);
     }
 }
 

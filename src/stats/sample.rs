@@ -100,6 +100,8 @@ pub(crate) mod made {
         let stats = cpu_stats {
             counters: [0; intf::counter_NR_COUNTERS as usize],
             wakeup_hist: [0; hist::SLOTS],
+            answer_hist: [0; hist::SLOTS],
+            served_hist: [0; hist::SLOTS],
         };
         CpuSample { cpu: CpuId(cpu), node: 0, llc: 0, stats, state }
     }

@@ -1,8 +1,9 @@
 //! Statistics for people: a row a CPU, a row for all, and lines for what is not of one CPU.
 
 use super::{
-    interval::{Activity, CpuRow, Interval, Latency},
+    interval::{Activity, CpuRow, Interval, Latency, PolicyRow},
     tasks::TaskRow,
+    text,
 };
 use crate::bpf::{COUNTERS, intf};
 
@@ -89,6 +90,10 @@ pub fn draw(interval: &Interval, style: Style) -> String {
     rows.push(cpu_cells(None, &interval.total.activity));
     let mut lines = grid(&rows, style);
     lines.extend(wrap(&summary(interval), style.width));
+    if let Some(policy) = &interval.policy {
+        let items = policy_items(policy, &interval.total.activity);
+        lines.extend(wrap(&items, style.width));
+    }
     if style.all_counters {
         let counters = COUNTERS.iter().zip(interval.total.activity.counters.0);
         let items: Vec<_> = counters.map(|(c, n)| format!("{} {n}", c.name)).collect();
@@ -168,6 +173,27 @@ fn summary(interval: &Interval) -> Vec<String> {
         format!("max {}", time(max_us)),
         format!("of {count}"),
     ]
+}
+
+/// The policy in user space, and what became of what it was offered.
+fn policy_items(policy: &PolicyRow, activity: &Activity) -> Vec<String> {
+    let count = |counter| activity.counters.get(counter);
+    let mut items = vec![
+        format!("policy {}", text::printable(policy.name.as_bytes())),
+        format!("offered {}", count(intf::counter_CNT_OFFERED)),
+        format!("decided {}", count(intf::counter_CNT_DECIDED)),
+        format!("taken {}", count(intf::counter_CNT_TAKEN)),
+        format!("answer p50 {}", time(policy.answer.p50_us)),
+        format!("p99 {}", time(policy.answer.p99_us)),
+        format!("until it ran p50 {}", time(policy.served.p50_us)),
+        format!("p99 {}", time(policy.served.p99_us)),
+    ];
+    if policy.late {
+        items.push("LATE: the kernel's half decides".to_owned());
+    }
+    let figures = policy.figures.iter();
+    items.extend(figures.map(|(name, n)| format!("{} {n}", text::printable(name.as_bytes()))));
+    items
 }
 
 #[cfg(test)]

@@ -9,18 +9,34 @@ use lab::{
 use nix::unistd::Pid;
 use std::{thread, time::Duration};
 
+/// Of the scheduler.
+type Flags = &'static [&'static str];
+const KERNEL: Flags = &[];
+const VRUNTIME: Flags = &["--policy", "vruntime"];
+
 pub const CASES: &[Case] = &[
-    Case::new(2, "fairness_equal_nice", equal_nice).core().deterministic().on(Topology::TWO),
-    Case::new(2, "fairness_by_weight", by_weight).core().deterministic().on(Topology::TWO),
-    Case::new(2, "fairness_least_weight", least_weight).core().deterministic().on(Topology::TWO),
-    Case::new(2, "fairness_three_on_two_cpus", three_on_two_cpus)
+    Case::new(2, "fairness_equal_nice", |vm| equal_nice(vm, KERNEL))
+        .core()
+        .deterministic()
+        .on(Topology::TWO),
+    Case::new(2, "fairness_by_weight", |vm| by_weight(vm, KERNEL))
+        .core()
+        .deterministic()
+        .on(Topology::TWO),
+    Case::new(2, "fairness_least_weight", |vm| least_weight(vm, KERNEL))
+        .core()
+        .deterministic()
+        .on(Topology::TWO),
+    Case::new(2, "fairness_three_on_two_cpus", |vm| three_on_two_cpus(vm, KERNEL))
         .core()
         .deterministic()
         .on(Topology::TWO),
     Case::new(2, "fairness_with_the_idle_class", with_the_idle_class)
         .deterministic()
         .on(Topology::TWO),
-    Case::new(2, "fairness_of_a_bound_task", of_a_bound_task).deterministic().on(Topology::TWO),
+    Case::new(2, "fairness_of_a_bound_task", |vm| of_a_bound_task(vm, KERNEL))
+        .deterministic()
+        .on(Topology::TWO),
     Case::new(2, "fairness_where_light_ones_were", where_light_ones_were)
         .deterministic()
         .on(Topology::TWO),
@@ -30,12 +46,41 @@ pub const CASES: &[Case] = &[
     Case::new(2, "fairness_to_a_task_bound_late", to_a_task_bound_late)
         .deterministic()
         .on(Topology::TWO),
-    Case::new(3, "forks_gain_nothing", forks_gain_nothing).deterministic().on(Topology::TWO),
+    Case::new(3, "forks_gain_nothing", |vm| forks_gain_nothing(vm, KERNEL))
+        .deterministic()
+        .on(Topology::TWO),
     Case::new(2, "fairness_to_those_before", to_those_before).deterministic().on(Topology::TWO),
     Case::new(2, "fairness_to_light_ones_before", to_light_ones_before)
         .deterministic()
         .on(Topology::TWO),
-    Case::new(3, "sleepers_gain_nothing", sleepers_gain_nothing).deterministic().on(Topology::TWO),
+    Case::new(3, "sleepers_gain_nothing", |vm| sleepers_gain_nothing(vm, KERNEL))
+        .deterministic()
+        .on(Topology::TWO),
+    Case::new(14, "vruntime_equal_nice", |vm| equal_nice(vm, VRUNTIME))
+        .thorough()
+        .deterministic()
+        .on(Topology::TWO),
+    Case::new(14, "vruntime_by_weight", |vm| by_weight(vm, VRUNTIME))
+        .deterministic()
+        .on(Topology::TWO),
+    Case::new(14, "vruntime_least_weight", |vm| least_weight(vm, VRUNTIME))
+        .thorough()
+        .deterministic()
+        .on(Topology::TWO),
+    Case::new(14, "vruntime_three_on_two_cpus", |vm| three_on_two_cpus(vm, VRUNTIME))
+        .thorough()
+        .deterministic()
+        .on(Topology::TWO),
+    Case::new(14, "vruntime_sleepers_gain_nothing", |vm| sleepers_gain_nothing(vm, VRUNTIME))
+        .deterministic()
+        .on(Topology::TWO),
+    Case::new(14, "vruntime_forks_gain_nothing", |vm| forks_gain_nothing(vm, VRUNTIME))
+        .deterministic()
+        .on(Topology::TWO),
+    Case::new(14, "vruntime_of_a_bound_task", |vm| of_a_bound_task(vm, VRUNTIME))
+        .thorough()
+        .deterministic()
+        .on(Topology::TWO),
 ];
 
 /// Before a window opens, hogs have found their rhythm.
@@ -77,23 +122,23 @@ fn within(parts: &[f64], tolerance: f64) -> Result<()> {
     Ok(())
 }
 
-fn equal_nice(vm: &mut Vm) -> Result<()> {
-    let scheduler = vm.scheduler(&[])?;
+fn equal_nice(vm: &mut Vm, flags: Flags) -> Result<()> {
+    let scheduler = vm.scheduler(flags)?;
     within(&parts_of_due(vm, &[0; 4], Duration::from_secs(3))?, 0.02)?;
     scheduler.finish()?;
     Ok(())
 }
 
-fn by_weight(vm: &mut Vm) -> Result<()> {
-    let scheduler = vm.scheduler(&[])?;
+fn by_weight(vm: &mut Vm, flags: Flags) -> Result<()> {
+    let scheduler = vm.scheduler(flags)?;
     within(&parts_of_due(vm, &[0, 5], Duration::from_secs(3))?, 0.03)?;
     within(&parts_of_due(vm, &[-5, 0, 5], Duration::from_secs(4))?, 0.03)?;
     scheduler.finish()?;
     Ok(())
 }
 
-fn least_weight(vm: &mut Vm) -> Result<()> {
-    let scheduler = vm.scheduler(&[])?;
+fn least_weight(vm: &mut Vm, flags: Flags) -> Result<()> {
+    let scheduler = vm.scheduler(flags)?;
     let parts = parts_of_due(vm, &[0, 0, 0, 19], Duration::from_secs(6))?;
     let least = parts.last().context("four hogs")?;
     ensure!(*least >= 0.9, "the nice 19 hog got {least:.2} of its due");
@@ -101,9 +146,9 @@ fn least_weight(vm: &mut Vm) -> Result<()> {
     Ok(())
 }
 
-fn three_on_two_cpus(vm: &mut Vm) -> Result<()> {
+fn three_on_two_cpus(vm: &mut Vm, flags: Flags) -> Result<()> {
     const WINDOW: Duration = Duration::from_secs(10);
-    let scheduler = vm.scheduler(&[])?;
+    let scheduler = vm.scheduler(flags)?;
     let hogs: Vec<Hog> = (0..3).map(|_| hog().on(&[0, 1]).start()).collect::<Result<_>>()?;
     thread::sleep(SETTLE);
     let times = cpu_times_over(&hogs, WINDOW)?;
@@ -144,10 +189,10 @@ fn with_the_idle_class(vm: &mut Vm) -> Result<()> {
 
 /// Half of a CPU is due to each of four hogs on two CPUs, however many of them may run on CPU 1 only:
 /// those who can go elsewhere do not live at the cost of those who cannot.
-fn of_a_bound_task(vm: &mut Vm) -> Result<()> {
+fn of_a_bound_task(vm: &mut Vm, flags: Flags) -> Result<()> {
     const WINDOW: Duration = Duration::from_secs(4);
     const TOLERANCE: f64 = 0.05;
-    let scheduler = vm.scheduler(&[])?;
+    let scheduler = vm.scheduler(flags)?;
     for bound in [1, 2] {
         let hogs: Vec<Hog> = (0..4)
             .map(|number| if number < bound { hog().on(&[1]).start() } else { hog().start() })
@@ -229,11 +274,11 @@ fn where_light_ones_were_not(vm: &mut Vm) -> Result<()> {
 }
 
 /// A chain of short-lived children has no more of a CPU than one hog, whose debts do not die, and not much less.
-fn forks_gain_nothing(vm: &mut Vm) -> Result<()> {
+fn forks_gain_nothing(vm: &mut Vm, flags: Flags) -> Result<()> {
     const WINDOW: Duration = Duration::from_secs(2);
     const LEAST: f64 = 0.45;
     const MOST: f64 = 0.65;
-    let scheduler = vm.scheduler(&[])?;
+    let scheduler = vm.scheduler(flags)?;
     for (kind, line) in [
         ("children that end at once", "while :; do (:); done"),
         (
@@ -308,10 +353,10 @@ fn to_light_ones_before(vm: &mut Vm) -> Result<()> {
 }
 
 /// A pure hog against one that sleeps just before its slice ends, or in another pattern.
-fn sleepers_gain_nothing(vm: &mut Vm) -> Result<()> {
+fn sleepers_gain_nothing(vm: &mut Vm, flags: Flags) -> Result<()> {
     const WINDOW: Duration = Duration::from_millis(1500);
     const MOST: f64 = 0.55;
-    let scheduler = vm.scheduler(&[])?;
+    let scheduler = vm.scheduler(flags)?;
     for (run_us, sleep_us) in
         [(250, 20), (950, 50), (1900, 100), (3900, 100), (9000, 1000), (19_000, 1000)]
     {

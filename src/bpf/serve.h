@@ -1,0 +1,291 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Where a policy in user space decides: what is offered to it and when an offer is over, what a
+ * CPU runs next, and what the policy hears of tasks that change and go. See relay.h.
+ */
+#ifndef SCHEDULER_SERVE_H
+#define SCHEDULER_SERVE_H
+
+/* ---- offers ---- */
+
+/* An offer that nobody ended and that is over: the task left its queue some other way. */
+static __always_inline void end_offer(struct task_ctx *tctx)
+{
+	if ((tctx->offer & ((1 << OFFER_SHIFT) - 1)) == OFFER_NONE)
+		return;
+	tctx->offer = tctx->offer >> OFFER_SHIFT << OFFER_SHIFT;
+	count(CNT_GONE);
+}
+
+static __always_inline bool is_offerable(const struct task_struct *p)
+{
+	return relayed && !(p->flags & PF_KTHREAD) && (u32)p->tgid != relay.tgid && !relay.late_at;
+}
+
+/* A quarter of the ring is for those that cannot be told of later: they are gone. */
+static __always_inline bool has_room(void)
+{
+	return bpf_ringbuf_query(&events, BPF_RB_AVAIL_DATA) * 4 <
+	       bpf_ringbuf_query(&events, BPF_RB_RING_SIZE) * 3;
+}
+
+/*
+ * Offers a task that is about to be put into OFFERED_DSQ, or that runs and is to be told
+ * whether to go on. False: the base is to say.
+ */
+static __always_inline bool offer(struct task_struct *p, struct task_ctx *tctx, u64 enq_flags,
+				  bool renewal, u64 now)
+{
+	u64 number;
+
+	end_offer(tctx);
+	if (!has_room()) {
+		count(CNT_OVERFLOW);
+		return false;
+	}
+	number = (u32)((tctx->offer >> OFFER_SHIFT) + 1);
+	tctx->renewal = renewal;
+	tctx->offered_at = now;
+	tctx->offer = number << OFFER_SHIFT | OFFER_OPEN;
+	if (!tell(EV_RUNNABLE, p, tctx, tctx->cpu, enq_flags)) {
+		tctx->offer = number << OFFER_SHIFT;
+		count(CNT_OVERFLOW);
+		return false;
+	}
+	count(CNT_OFFERED);
+	/* In this order, with a barrier between: see relay_tick(). */
+	__sync_lock_test_and_set(&relay.offered_at, now);
+	arm(now);
+	return true;
+}
+
+/*
+ * Is it decided where a task goes that ran until now? Its affinity may have changed since: a
+ * task of another queue than that of all is offered anew.
+ */
+static __always_inline bool is_renewed(struct task_ctx *tctx, u64 enq_flags)
+{
+	bool renewal = relayed && tctx->renewal;
+
+	if (!renewal)
+		return false;
+	tctx->renewal = false;
+	return !(enq_flags & SCX_ENQ_WAKEUP) && tctx->next_dsq == ANY_DSQ && !relay.late_at &&
+	       (tctx->offer & ((1 << OFFER_SHIFT) - 1)) == OFFER_DECIDED;
+}
+
+/* A task starts to run: whatever was offered of it is over. */
+static __always_inline void settle_offer(struct task_ctx *tctx, struct cpu_ctx *cctx,
+					 struct cpu_stats *st, u64 now)
+{
+	u64 number = tctx->offer >> OFFER_SHIFT;
+	u32 state = tctx->offer & ((1 << OFFER_SHIFT) - 1);
+	u64 waited_ns = now - tctx->offered_at;
+
+	tctx->started_at = now;
+	cctx->has_vtime = 0;
+	if (state == OFFER_NONE)
+		return;
+	/* Beside relay_apply, which may just be deciding. */
+	state = __sync_lock_test_and_set(&tctx->offer, number << OFFER_SHIFT) &
+		((1 << OFFER_SHIFT) - 1);
+	if (state == OFFER_OPEN) {
+		st->counters[CNT_TAKEN]++;
+		return;
+	}
+	st->counters[CNT_DECIDED]++;
+	cctx->run_vtime = tctx->next_vtime;
+	cctx->has_vtime = 1;
+	if ((s64)waited_ns < 0)
+		waited_ns = 0;
+	st->served_hist[hist_slot(waited_ns) & (HIST_SLOTS - 1)]++;
+}
+
+/* ---- what next ---- */
+
+/* The first of what was decided for a CPU and for any. */
+struct decided {
+	struct head own;
+	struct head any;
+	bool own_first;
+};
+
+static __always_inline struct decided decided_for(s32 cpu)
+{
+	struct decided d = {};
+
+	if (scx_bpf_dsq_nr_queued(decided_dsq(cpu)) > 0)
+		d.own = head_of(decided_dsq(cpu), cpu);
+	if (scx_bpf_dsq_nr_queued(ANY_DSQ) > 0)
+		d.any = head_of(ANY_DSQ, cpu);
+	d.own_first = d.own.waits &&
+		      (!d.any.waits || vtime_before(d.own.deadline_vns, d.any.deadline_vns));
+	return d;
+}
+
+static __always_inline bool take_decided(const struct decided *d, s32 cpu)
+{
+	if (d->own_first && scx_bpf_dsq_move_to_local(decided_dsq(cpu), 0))
+		return true;
+	if ((d->any.waits || d->any.unknown) && scx_bpf_dsq_move_to_local(ANY_DSQ, 0))
+		return true;
+	return (d->own.waits || d->own.unknown) && scx_bpf_dsq_move_to_local(decided_dsq(cpu), 0);
+}
+
+/*
+ * The slice of the running task is over, and others wait. Who is first is for the policy to
+ * say, and that takes a while, in which the task goes on; the policy's answer preempts
+ * it if somebody else comes first. False: it goes now. It has one slice for an answer.
+ */
+static __always_inline bool goes_on(struct task_struct *p, struct task_ctx *tctx,
+				    struct cpu_ctx *cctx, const struct decided *d, s32 cpu, u64 now)
+{
+	u32 state = tctx->offer & ((1 << OFFER_SHIFT) - 1);
+
+	if (cctx->give_way || !is_offerable(p))
+		return false;
+	charge_task(p, tctx);
+	if (state == OFFER_DECIDED && tctx->renewal) {
+		if (tctx->next_dsq != ANY_DSQ && tctx->next_dsq != decided_dsq(cpu))
+			return false;
+		if (d->own.unknown || d->any.unknown ||
+		    (d->own.waits && vtime_before(d->own.deadline_vns, tctx->next_vtime)) ||
+		    (d->any.waits && vtime_before(d->any.deadline_vns, tctx->next_vtime)))
+			return false;
+		tctx->offer = tctx->offer >> OFFER_SHIFT << OFFER_SHIFT;
+		tctx->renewal = false;
+		cctx->run_vtime = tctx->next_vtime;
+		cctx->has_vtime = 1;
+		count(CNT_DECIDED);
+	} else if (state != OFFER_NONE || !offer(p, tctx, 0, true, now)) {
+		return false;
+	}
+	keep(p, tctx, cctx, cpu, false, now);
+	scx_bpf_task_set_slice(p, tctx->next_slice_ns ?: knobs.slice_max_ns);
+	return true;
+}
+
+/* Nobody in a queue of the base waits behind all that is decided: one goes this often. */
+#define BASE_GAP_NS (100ULL * 1000 * 1000)
+
+/* Is the first of the base's queues owed service, by its own measure, or has none been served? */
+static __always_inline bool base_first(struct cpu_ctx *cctx, const struct llc_ctx *lctx, s32 cpu,
+				       u32 llc, u64 now)
+{
+	struct head h;
+
+	if ((s64)(now - relay.base_at) > (s64)BASE_GAP_NS)
+		return true;
+	if (cctx->pinned) {
+		h = head_of(cpu_dsq(cpu), cpu);
+		if (h.waits && is_owed(h.deadline_vns, &cctx->clock))
+			return true;
+	}
+	if (scx_bpf_dsq_nr_queued(llc) <= 0)
+		return false;
+	h = head_of(llc, cpu);
+	return h.unknown || (h.waits && is_owed(h.deadline_vns, &lctx->clock));
+}
+
+static __always_inline bool take_base(struct cpu_ctx *cctx, s32 cpu, u32 llc)
+{
+	relay.base_at = scx_bpf_now();
+	/* A coin: neither queue may starve the other. */
+	if (cctx->pinned && (scx_bpf_now() >> 10) % 2 && scx_bpf_dsq_move_to_local(cpu_dsq(cpu), 0))
+		return true;
+	if (scx_bpf_dsq_move_to_local(llc, 0))
+		return true;
+	if (cctx->pinned && scx_bpf_dsq_move_to_local(cpu_dsq(cpu), 0))
+		return true;
+	cctx->pinned = scx_bpf_dsq_nr_queued(cpu_dsq(cpu)) > 0;
+	return false;
+}
+
+/*
+ * What a CPU runs next where a policy decides. False: the base is to say, and so it is
+ * while that is late, but for what it had been offered by then.
+ */
+static __always_inline bool relay_dispatch(struct cpu_ctx *cctx, const struct llc_ctx *lctx,
+					   s32 cpu, u32 llc, struct task_struct *prev, u64 now)
+{
+	struct head offered = {};
+	struct decided d;
+	struct task_ctx *tctx = NULL;
+
+	/* The timer runs as long as anything is offered, or decided and waits. */
+	if (!relay.armed && !relay.ticking) {
+		cctx->wants_at = 0;
+		return false;
+	}
+	take_over_if_late(now);
+	if (base_first(cctx, lctx, cpu, llc, now) && take_base(cctx, cpu, llc))
+		goto found;
+	d = decided_for(cpu);
+	if (scx_bpf_dsq_nr_queued(OFFERED_DSQ) > 0)
+		offered = head_of(OFFERED_DSQ, cpu);
+	if (prev && (prev->scx.flags & SCX_TASK_QUEUED) && may_run(prev, cpu))
+		tctx = task_ctx_of(prev);
+	if (tctx &&
+	    (d.own.waits || d.own.unknown || d.any.waits || d.any.unknown || offered.waits ||
+	     offered.unknown) &&
+	    goes_on(prev, tctx, cctx, &d, cpu, now))
+		goto found;
+	if (take_decided(&d, cpu))
+		goto found;
+	if (relay.late_at) {
+		cctx->wants_at = 0;
+		return (offered.waits || offered.unknown) &&
+		       scx_bpf_dsq_move_to_local(OFFERED_DSQ, 0);
+	}
+	if (take_base(cctx, cpu, llc))
+		goto found;
+	if (!offered.waits && !offered.unknown) {
+		cctx->wants_at = 0;
+		return false;
+	}
+	note_want(now);
+	if (!cctx->wants_at) {
+		cctx->wants_at = now;
+		tell_of_cpu(cpu, now);
+		arm(now);
+		return true;
+	}
+	if ((s64)(now - cctx->wants_at) < (s64)knobs.grace_ns)
+		return true;
+	if (!scx_bpf_dsq_move_to_local(OFFERED_DSQ, 0)) {
+		cctx->wants_at = 0;
+		return false;
+	}
+found:
+	cctx->wants_at = 0;
+	cctx->give_way = 0;
+	return true;
+}
+
+/* ---- tasks come, change and go ---- */
+
+void BPF_STRUCT_OPS(sched_exit_task, struct task_struct *p, struct scx_exit_task_args *args)
+{
+	struct task_ctx *tctx = task_ctx_of(p);
+
+	if (!tctx || !tctx->offer)
+		return;
+	end_offer(tctx);
+	tell(EV_EXITED, p, tctx, tctx->cpu, 0);
+}
+
+/* A task that was offered before has another weight or affinity. */
+static __always_inline void tell_of_change(struct task_struct *p, struct task_ctx *tctx)
+{
+	if (relayed && tctx->offer && has_room())
+		tell(EV_CHANGED, p, tctx, tctx->cpu, 0);
+}
+
+static __always_inline u32 weight_for(const struct task_struct *p)
+{
+	if (relayed && (u32)p->tgid == relay.tgid)
+		return RELAY_WEIGHT;
+	return weight_of(p->static_prio - 120, p->policy);
+}
+
+#endif /* SCHEDULER_SERVE_H */

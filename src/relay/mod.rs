@@ -1,0 +1,208 @@
+//! The user-space half of a policy in user space: events of the kernel's half to the [`Policy`], and its decisions back.
+//!
+//! The policy has a thread of its own, so that neither it nor a slow reader of the statistics waits for the other, and
+//! the program can be stopped whatever the policy is doing.
+
+mod channel;
+mod memory;
+
+pub use memory::lock_memory;
+
+use crate::{
+    exit::{Exit, Failure},
+    machine::{scheduler::Scheduler, stop::Stop},
+    policy::{Desk, INTERFACE, Machine, Policy, Task},
+    units::{CpuId, Nanos, Pid},
+};
+use anyhow::{Context as _, Result};
+use channel::{Channel, Event};
+use std::{
+    any::Any,
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+/// At least this often the policy's thread shows the kernel's half that it is there.
+const HEARTBEAT: Duration = Duration::from_millis(100);
+/// The shortest period of ticks.
+const TICK_MIN: Nanos = Nanos::from_millis(1);
+/// How long a policy may take to end when it is told to.
+const END_WAIT: Duration = Duration::from_millis(200);
+
+/// Figures that a policy shows, by their names.
+pub type Figures = BTreeMap<String, f64>;
+
+/// The figures, for the policy's thread and for reports.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Board(Arc<Mutex<Figures>>);
+
+impl Board {
+    /// A policy that panicked leaves them whole: each change is one insertion.
+    fn lock(&self) -> MutexGuard<'_, Figures> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Refuses a policy that cannot run with this version.
+///
+/// # Errors
+/// [`Exit::Unsupported`], with both versions.
+pub fn check_interface(policy: &dyn Policy) -> Result<(), Failure> {
+    let wants = policy.interface();
+    if wants == INTERFACE {
+        return Ok(());
+    }
+    Err(Failure::new(
+        Exit::Unsupported,
+        format!(
+            "the policy {} was written for version {wants} of the interface of policies, and this program has version \
+             {INTERFACE}: build both against the same version of the crate scheduler",
+            policy.name()
+        ),
+    ))
+}
+
+/// A policy that runs beside a loaded scheduler.
+pub struct Relay {
+    name: String,
+    board: Board,
+    stop: Stop,
+    thread: Option<JoinHandle<Result<()>>>,
+}
+
+impl Relay {
+    /// Starts the policy's thread. Before the scheduler is attached, so that it is there for the first task.
+    ///
+    /// # Errors
+    /// When the kernel does not give the memory that both share, or no thread. `ended` is triggered when the policy
+    /// ends by itself.
+    pub fn start(
+        scheduler: &Scheduler<'_>,
+        mut policy: Box<dyn Policy>,
+        default_slice: Nanos,
+        ended: Stop,
+    ) -> Result<Self> {
+        let board = Board::default();
+        let name = policy.name().to_owned();
+        let mut channel = Channel::open(scheduler, board.clone())
+            .context("setting up the exchange with the policy")?;
+        // The kernel's half learns which process this is.
+        channel.apply(&[]).context("telling the kernel of the policy")?;
+        let stop = Stop::new()?;
+        let told = stop.clone();
+        let thread = thread::Builder::new()
+            .name("policy".to_owned())
+            .spawn(move || {
+                let _ended = TriggerOnDrop(ended);
+                serve(&mut *policy, &mut channel, Desk::new(default_slice), &told)
+            })
+            .context("starting the thread of the policy")?;
+        Ok(Self { name, board, stop, thread: Some(thread) })
+    }
+
+    /// The name of the policy.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The figures that the policy shows.
+    pub fn figures(&self) -> Figures {
+        self.board.lock().clone()
+    }
+
+    /// Tells the policy to end, and returns how it did. One that does not return is left behind.
+    ///
+    /// # Errors
+    /// That of the exchange with the kernel, or the message of a panic.
+    pub fn end(&mut self) -> Result<()> {
+        self.stop.trigger();
+        let Some(thread) = self.thread.take() else { return Ok(()) };
+        let deadline = Instant::now() + END_WAIT;
+        while !thread.is_finished() && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(1));
+        }
+        if !thread.is_finished() {
+            log::info!("the policy {} does not return: it ends with the process", self.name);
+            return Ok(());
+        }
+        match thread.join() {
+            Ok(result) => result.with_context(|| format!("serving the policy {}", self.name)),
+            Err(panic) => {
+                anyhow::bail!("the policy {} panicked: {}", self.name, message(&*panic))
+            }
+        }
+    }
+}
+
+/// Wakes the main thread when the policy's ends, however that comes about.
+struct TriggerOnDrop(Stop);
+
+impl Drop for TriggerOnDrop {
+    fn drop(&mut self) {
+        self.0.trigger();
+    }
+}
+
+fn message(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
+}
+
+/// Events to the policy and decisions back, until the end.
+fn serve(
+    policy: &mut dyn Policy,
+    channel: &mut Channel,
+    mut desk: Desk,
+    stop: &Stop,
+) -> Result<()> {
+    let period = Duration::from_nanos(policy.tick_period().max(TICK_MIN).0);
+    let mut tick_due = Instant::now() + period;
+    let mut events = Vec::new();
+    policy.tick(&mut desk.context(channel));
+    while !stop.is_triggered() {
+        let idle = desk.orders.is_empty();
+        let left = tick_due.saturating_duration_since(Instant::now()).min(HEARTBEAT);
+        channel.wait(stop, if idle { left } else { RETRY_AFTER.min(left) })?;
+        channel.receive(&mut events)?;
+        for event in events.drain(..) {
+            match event {
+                Event::Enqueued(task) => policy.enqueue(&task, &mut desk.context(channel)),
+                Event::CpuWants(cpu) => policy.dispatch(cpu, &mut desk.context(channel)),
+                Event::Changed(task) => policy.changed(&task, &mut desk.context(channel)),
+                Event::Exited(pid) => {
+                    desk.forget(pid);
+                    policy.exited(pid, &mut desk.context(channel));
+                }
+            }
+        }
+        if tick_due <= Instant::now() {
+            tick_due = Instant::now() + period;
+            desk.expire(channel.now());
+            policy.tick(&mut desk.context(channel));
+        }
+        desk.hand_over(channel)?;
+    }
+    Ok(())
+}
+
+/// An order that came too early is tried again after this: the task is in its queue within a callback's time.
+const RETRY_AFTER: Duration = Duration::from_micros(50);
+
+impl Event {
+    /// From what the kernel's half wrote. None if it is of no known kind.
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        use crate::bpf::{intf, wire};
+        let head: intf::event = wire::value(bytes)?;
+        let mask = bytes[size_of::<intf::event>()..].chunks_exact(8);
+        let words = mask.map(|word| word.iter().rev().fold(0, |sum, &b| sum << 8 | u64::from(b)));
+        match head.kind {
+            intf::event_kind_EV_RUNNABLE => Some(Self::Enqueued(Task::from_event(&head, words))),
+            intf::event_kind_EV_CPU => Some(Self::CpuWants(CpuId(u32::try_from(head.cpu).ok()?))),
+            intf::event_kind_EV_CHANGED => Some(Self::Changed(Task::from_event(&head, words))),
+            intf::event_kind_EV_EXITED => Some(Self::Exited(Pid(head.pid))),
+            _ => None,
+        }
+    }
+}
