@@ -21,7 +21,7 @@ JOBS ?= 2
 ARGS ?=
 OUT ?= lab/results
 
-.PHONY: run bench gate test test-all check unit vm-all build install uninstall kernel-6.12 kernels lint format vm clean
+.PHONY: run bench gate examples test test-all check unit vm-all build install uninstall kernel-6.12 kernels lint format vm clean
 
 # Says first where: on this machine if its kernel has sched_ext, you are root and you agree; else in a VM.
 run: build
@@ -61,15 +61,20 @@ format:
 	$(CLANG_FORMAT) -i src/bpf/*.[ch]
 
 # Some cases on some kernels: make vm CASE=fairness KERNELS="6.18 7.3"
-vm: kernels
+vm: kernels examples
 	@scripts/setup.sh test
 	VM=1 $(CARGO) test --release --test vm -- $(CASE) --kernel "$(KERNELS)"
 
-vm-all: kernels
+vm-all: kernels examples
 	$(CARGO) test --release --test vm -- --all
 
 kernels:
 	@scripts/kernels.sh
+
+# The policies that cases run. `cargo test` builds but their tests.
+examples:
+	@scripts/setup.sh build
+	$(CARGO) build --release --examples
 
 # Against the kernel's default: make bench SCENARIO=hogs; with peers: make bench PEERS=1, or PEERS=scx_lavd,scx_flash
 bench: build

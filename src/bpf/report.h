@@ -9,30 +9,36 @@
 /* The longest queue that is told of, of one CPU. */
 #define NR_MAX 0xffff
 
+/* Tasks that wait for this CPU and no other. Linkage: the verifier walks it once. */
+__attribute__((noinline)) u32 nr_waiting_for(s32 cpu)
+{
+	s32 pinned = scx_bpf_dsq_nr_queued(cpu_dsq(cpu)), decided = 0;
+
+	if (relayed)
+		decided = scx_bpf_dsq_nr_queued(decided_dsq(cpu));
+	pinned = (pinned > 0 ? pinned : 0) + (decided > 0 ? decided : 0);
+	return clamp_u64(pinned, 0, NR_MAX);
+}
+
 /* Writes the lengths of all queues of this instant into `cpus` and `llcs`. */
 SEC("syscall")
 int snapshot(void *ctx)
 {
 	const struct cpumask *idle = scx_bpf_get_idle_cpumask();
 	u64 now = scx_bpf_now();
+	struct llc_ctx *first;
 	s32 cpu;
 	u32 llc;
 
 	bpf_for(cpu, 0, nr_cpu_ids) {
 		struct cpu_ctx *cctx = cpu_ctx_of(cpu);
-		s32 local, pinned;
+		s32 local;
 
 		if (!cctx)
 			continue;
 		local = scx_bpf_dsq_nr_queued(SCX_DSQ_LOCAL_ON | (u32)cpu);
-		pinned = scx_bpf_dsq_nr_queued(cpu_dsq(cpu));
 		cctx->nr_local = local > 0 ? clamp_u64(local, 0, NR_MAX) : 0;
-		if (relayed) {
-			s32 decided = scx_bpf_dsq_nr_queued(decided_dsq(cpu));
-
-			pinned += decided > 0 ? decided : 0;
-		}
-		cctx->nr_pinned = pinned > 0 ? clamp_u64(pinned, 0, NR_MAX) : 0;
+		cctx->nr_pinned = nr_waiting_for(cpu);
 		cctx->snapshot_at = now;
 		/* Idle since before the attach: update_idle tells of changes only. */
 		if (!cctx->idle_at && bpf_cpumask_test_cpu(cpu, idle))
@@ -45,14 +51,15 @@ int snapshot(void *ctx)
 
 		if (lctx)
 			lctx->nr_queued = queued > 0 ? queued : 0;
-		/* Those are of no LLC. */
-		if (relayed && lctx && !llc) {
-			s32 offered = scx_bpf_dsq_nr_queued(OFFERED_DSQ);
-			s32 decided = scx_bpf_dsq_nr_queued(ANY_DSQ);
+	}
+	/* Those are of no LLC. */
+	first = relayed ? llc_ctx_of(0) : NULL;
+	if (first) {
+		s32 offered = scx_bpf_dsq_nr_queued(OFFERED_DSQ);
+		s32 decided = scx_bpf_dsq_nr_queued(ANY_DSQ);
 
-			lctx->nr_queued += offered > 0 ? offered : 0;
-			lctx->nr_queued += decided > 0 ? decided : 0;
-		}
+		first->nr_queued += offered > 0 ? offered : 0;
+		first->nr_queued += decided > 0 ? decided : 0;
 	}
 	return 0;
 }
