@@ -41,7 +41,10 @@ pub const CASES: &[Case] = &[
     Case::new(14, "policy_stopped", policy_stopped).deterministic().on(Topology::TWO),
     Case::new(14, "policy_panics", policy_panics).core(),
     Case::new(14, "policy_of_another_version", policy_of_another_version),
-    Case::new(14, "policy_mischief", policy_mischief).deterministic().on(Topology::TWO),
+    Case::new(14, "policy_mischief", policy_mischief)
+        .deterministic()
+        .on(Topology::TWO)
+        .limit_secs(900),
     Case::new(14, "policy_examples", policy_examples).deterministic(),
     Case::new(14, "policy_pins_by_name", policy_pins_by_name).deterministic(),
     Case::new(14, "policy_fifo_is_fifo", policy_fifo_is_fifo).deterministic().on(Topology::TWO),
