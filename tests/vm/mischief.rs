@@ -98,7 +98,7 @@ impl Policy for Bad {
         match self.mischief {
             Panics => panic!("mischief managed"),
             Loops => loop {
-                std::hint::spin_loop();
+                std::hint::black_box(0);
             },
             DecidesNothing => {}
             DecidesTwice => {
