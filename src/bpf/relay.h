@@ -150,12 +150,12 @@ static __always_inline void tell_of_cpu(s32 cpu, u64 now)
 
 /*
  * A task may wait this long before the base looks whether that is fair: what a turn of
- * all takes, at a tick of 250 Hz each, and half of the tenth of a second that a policy may
- * cost more than the base alone. The other half is for finding it.
+ * all takes, at a tick of 250 Hz each, and a fifth of the tenth of a second that a policy may
+ * cost more than the base alone. The rest is for finding it and for its way to a CPU.
  */
 static __always_inline u64 overdue_ns(u32 nr_waiting, u32 nr_cpus)
 {
-	return (50 + 4ULL * (1 + nr_waiting / (nr_cpus ?: 1))) * 1000 * 1000;
+	return (20 + 4ULL * (1 + nr_waiting / (nr_cpus ?: 1))) * 1000 * 1000;
 }
 
 /* Tasks of a queue that are looked at for those that are overdue, from either end by turns. */
