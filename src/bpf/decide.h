@@ -8,14 +8,11 @@
 
 static __always_inline void note_answer(const struct task_ctx *tctx, u64 now)
 {
-	s64 waited_ns = now - tctx->offered_at;
-	u32 zero = 0;
+	u32 zero = 0, slot = hist_slot(elapsed_ns(tctx->offered_at, now)) & (HIST_SLOTS - 1);
 	struct cpu_stats *st = bpf_map_lookup_elem(&stats, &zero);
 
 	if (st)
-		__sync_fetch_and_add(&st->answer_hist[hist_slot(waited_ns > 0 ? waited_ns : 0) &
-						      (HIST_SLOTS - 1)],
-				     1);
+		__sync_fetch_and_add(&st->answer_hist[slot], 1);
 }
 
 /* Does a task wait in a queue that comes before `vtime`? */
@@ -38,15 +35,6 @@ static __always_inline bool has_cpu(u32 cpu)
 	return cctx && cctx->online;
 }
 
-/* Has a CPU compare what it runs, whose renewal is decided, with what waits. */
-static __always_inline void ask_to_compare(u32 cpu)
-{
-	struct cpu_ctx *here = cpu_ctx_of(bpf_get_smp_processor_id());
-
-	if (has_cpu(cpu) && here && here->online)
-		scx_bpf_kick_cpu(cpu, SCX_KICK_PREEMPT);
-}
-
 /* Moves the task of a decision to where it was decided to be. */
 static __always_inline int move_decided(struct task_struct *p, struct bpf_iter_scx_dsq *it,
 					const struct decision *d, u64 now)
@@ -58,16 +46,14 @@ static __always_inline int move_decided(struct task_struct *p, struct bpf_iter_s
 
 	if (!tctx)
 		return VERDICT_STALE;
-	open = (u64)d->offer << OFFER_SHIFT | OFFER_OPEN;
-	decided = (u64)d->offer << OFFER_SHIFT | OFFER_DECIDED;
+	open = offer_in(d->offer, OFFER_OPEN);
+	decided = offer_in(d->offer, OFFER_DECIDED);
 	if (tctx->offer != open)
 		return VERDICT_STALE;
-	if (cpu != ABSENT) {
-		if (!has_cpu(cpu) || !allows(p, cpu))
-			return VERDICT_MALFORMED;
-	}
+	if (cpu != ABSENT && (!has_cpu(cpu) || !allows(p, cpu)))
+		return VERDICT_MALFORMED;
 	/* No other CPU could take it. */
-	if (p->nr_cpus_allowed == 1 || p->migration_disabled)
+	if (is_bound(p))
 		cpu = scx_bpf_task_cpu(p);
 	if (cpu != ABSENT)
 		dsq = decided_dsq(cpu);
@@ -80,9 +66,10 @@ static __always_inline int move_decided(struct task_struct *p, struct bpf_iter_s
 	if (tctx->renewal) {
 		cpu = scx_bpf_task_cpu(p);
 		note_answer(tctx, now);
+		/* Its CPU compares it with what waits: see goes_on(). */
 		if (dsq != ANY_DSQ || waits_before(ANY_DSQ, d->vtime) ||
 		    waits_before(decided_dsq(cpu), d->vtime))
-			ask_to_compare(cpu);
+			kick(cpu, SCX_KICK_PREEMPT);
 		return VERDICT_APPLIED;
 	}
 	scx_bpf_dsq_move_set_slice(it, slice_ns);
@@ -95,12 +82,12 @@ static __always_inline int move_decided(struct task_struct *p, struct bpf_iter_s
 		return at && at->id != OFFERED_DSQ ? VERDICT_STALE : VERDICT_EARLY;
 	}
 	note_answer(tctx, now);
-	if (cpu == ABSENT)
+	if (cpu == ABSENT) {
 		wake_idle_for(p);
-	else
-		kick_idle(cpu);
-	if (cpu == ABSENT)
 		cpu = scx_bpf_task_cpu(p);
+	} else {
+		kick_idle(cpu);
+	}
 	if ((d->flags & DECISION_PREEMPT) ||
 	    ((d->flags & DECISION_PREEMPT_LATER) && runs_later(cpu, d->vtime, now)))
 		preempt(cpu);
@@ -183,7 +170,6 @@ int relay_apply(struct relay_call *call)
 	u64 now = scx_bpf_now();
 	u32 nr = call->nr, i;
 	bool any = false;
-	s32 queued;
 
 	relay.tgid = bpf_get_current_pid_tgid() >> 32;
 	bpf_for(i, 0, DECISIONS_MAX) {
@@ -192,8 +178,8 @@ int relay_apply(struct relay_call *call)
 		if (apply_at(i, now))
 			any = true;
 	}
-	queued = scx_bpf_dsq_nr_queued(OFFERED_DSQ);
-	if (any || queued <= 0)
+	call->nr_offered = nr_in(OFFERED_DSQ);
+	if (any || !call->nr_offered)
 		relay.asked_at = 0;
 	if (any) {
 		wake_wanting();
@@ -208,9 +194,7 @@ int relay_apply(struct relay_call *call)
 	}
 	call->late = relay.late_at != 0;
 	call->now_at = now;
-	call->nr_offered = queued > 0 ? queued : 0;
-	queued = scx_bpf_dsq_nr_queued(ANY_DSQ);
-	call->nr_decided = (queued > 0 ? queued : 0) + relay.seen.nr_for_cpus;
+	call->nr_decided = nr_in(ANY_DSQ) + relay.seen.nr_for_cpus;
 	return 0;
 }
 

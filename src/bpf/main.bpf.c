@@ -31,20 +31,6 @@ UEI_DEFINE(uei);
 
 /* ---- where ---- */
 
-/* Does a wakeup take an idle CPU by itself? A policy may want to be asked about these, too. */
-static __always_inline bool goes_direct(const struct task_struct *p)
-{
-	return !relayed || knobs.idle_direct || !is_offerable(p);
-}
-
-/* Is the CPU idle only because what it could run waits for the policy? */
-static __always_inline bool waits_for_policy(s32 cpu)
-{
-	struct cpu_ctx *cctx = relayed ? cpu_ctx_of(cpu) : NULL;
-
-	return cctx && cctx->wants_at;
-}
-
 s32 BPF_STRUCT_OPS(sched_select_cpu, struct task_struct *p, s32 prev, u64 wake_flags)
 {
 	struct task_ctx *tctx = task_ctx_of(p);
@@ -257,8 +243,7 @@ void BPF_STRUCT_OPS(sched_dispatch, s32 cpu, struct task_struct *prev)
 		return;
 
 	/* The running task goes on unless something that is due earlier waits. */
-	if (prev && (prev->scx.flags & SCX_TASK_QUEUED) && may_run(prev, cpu))
-		tctx = task_ctx_of(prev);
+	tctx = still_runnable(prev, cpu);
 	if (!tctx && now - cctx->looked_at < LOOK_GAP_NS && take_at_once(cctx, lctx, llc, cpu, now))
 		return;
 	cctx->looked_at = now;
@@ -336,10 +321,8 @@ void BPF_STRUCT_OPS(sched_running, struct task_struct *p)
 	}
 	st->counters[CNT_SWITCHES]++;
 	if (tctx->runnable_at) {
-		u64 waited_ns = now - tctx->runnable_at;
+		u64 waited_ns = elapsed_ns(tctx->runnable_at, now);
 
-		if ((s64)waited_ns < 0)
-			waited_ns = 0;
 		st->wakeup_hist[hist_slot(waited_ns) & (HIST_SLOTS - 1)]++;
 		if (task_stats)
 			tctx->wait_hist[task_hist_slot(waited_ns) & (TASK_HIST_SLOTS - 1)]++;

@@ -71,16 +71,21 @@ static __always_inline bool core_idle(s32 cpu)
 }
 
 /*
- * Wakes an idle CPU so that it looks at its queues. A kick is carried by interrupt
- * work of the CPU that asks: on its way out of the machine that would stay
- * pending for ever, and the scheduler could not be detached (seen on 7.3).
+ * Has a CPU look at its queues. A kick is carried by interrupt work of the CPU that
+ * asks: on its way out of the machine that would stay pending for ever, and the
+ * scheduler could not be detached (seen on 7.3).
  */
-static __always_inline void kick_idle(s32 cpu)
+static __always_inline void kick(s32 cpu, u64 flags)
 {
 	struct cpu_ctx *here = cpu_ctx_of(bpf_get_smp_processor_id());
 
 	if (here && here->online)
-		scx_bpf_kick_cpu(cpu, SCX_KICK_IDLE);
+		scx_bpf_kick_cpu(cpu, flags);
+}
+
+static __always_inline void kick_idle(s32 cpu)
+{
+	kick(cpu, SCX_KICK_IDLE);
 }
 
 /* A CPU that went idle before the task was queued would sleep on. */
@@ -306,16 +311,13 @@ __attribute__((noinline)) u64 preemptible_by(s32 cpu, u64 deadline_vns, u64 now)
 {
 	struct cpu_ctx *v = cpu_ctx_of(cpu);
 	u64 due_vns;
-	s64 ran_ns;
 
 	if (!v || !v->running_pid || !v->online)
 		return 0;
 	if (v->weight == WEIGHT_IDLE)
 		return VIRTUAL_MAX;
-	ran_ns = now - v->running_at;
-	if (ran_ns < 0)
-		ran_ns = 0;
-	due_vns = running_due(v->deadline_vns, v->vruntime_vns, ran_ns, v->weight);
+	due_vns = running_due(v->deadline_vns, v->vruntime_vns, elapsed_ns(v->running_at, now),
+			      v->weight);
 	if (!preempts(deadline_vns, due_vns, knobs.preempt_gran_vns))
 		return 0;
 	if (now - v->preempted_at < knobs.preempt_gap_ns) {

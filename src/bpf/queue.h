@@ -36,6 +36,20 @@ static __always_inline struct head head_of(u64 dsq, s32 cpu)
 	return h;
 }
 
+/* The state of the task that a CPU ran until now, if that may go on there. */
+static __always_inline struct task_ctx *still_runnable(struct task_struct *prev, s32 cpu)
+{
+	if (!prev || !(prev->scx.flags & SCX_TASK_QUEUED) || !may_run(prev, cpu))
+		return NULL;
+	return task_ctx_of(prev);
+}
+
+/* Is there a task in the queue that the CPU may run, as far as it was looked at? */
+static __always_inline bool has_task(const struct head *h)
+{
+	return h->waits || h->unknown;
+}
+
 /* Must a task that is due at `due_vns` give way to what waits? */
 static __always_inline bool gives_way(const struct head *h, u64 due_vns)
 {

@@ -34,6 +34,22 @@ enum offer_state {
 };
 #define OFFER_SHIFT 2
 
+/* The offer of that number in that state, as task_ctx.offer holds it. */
+static __always_inline u64 offer_in(u64 number, enum offer_state state)
+{
+	return number << OFFER_SHIFT | state;
+}
+
+static __always_inline u64 number_of(u64 offer)
+{
+	return offer >> OFFER_SHIFT;
+}
+
+static __always_inline enum offer_state state_of(u64 offer)
+{
+	return offer & ((1 << OFFER_SHIFT) - 1);
+}
+
 /*
  * No decision for this long while CPUs want one: the policy does not work. Several times
  * what a process needs that has to be woken on a busy machine at the ticks of 250 Hz.
@@ -45,7 +61,7 @@ enum offer_state {
 
 /* The policy's threads: nice -10. Nine tenths of a CPU where others want it, too. */
 #define RELAY_WEIGHT 9548
-/* Slices that a policy may give. The longest leaves four runs before a tick is overdue. */
+/* Slices that a policy may give: the range of --slice-us. */
 #define DECIDED_SLICE_MIN_NS (100ULL * 1000)
 #define DECIDED_SLICE_MAX_NS (100ULL * 1000 * 1000)
 
@@ -122,7 +138,7 @@ __attribute__((noinline)) bool tell(u32 kind, struct task_struct *p __arg_truste
 	e->pid = p->pid;
 	e->tgid = p->tgid;
 	e->cpu = cpu;
-	e->offer = tctx->offer >> OFFER_SHIFT;
+	e->offer = number_of(tctx->offer);
 	e->weight = tctx->weight;
 	e->nice = p->static_prio - 120;
 	e->policy = p->policy;
@@ -210,10 +226,10 @@ __attribute__((noinline)) int retake(u64 from, u64 iter_flags, u64 limit_ns, u64
 				continue;
 			}
 			/* What it was decided for no longer counts. */
-			number = tctx->offer >> OFFER_SHIFT << OFFER_SHIFT;
-			__sync_val_compare_and_swap(&tctx->offer, number | OFFER_DECIDED,
-						    number | OFFER_OPEN);
-			if (p->nr_cpus_allowed == 1 || p->migration_disabled) {
+			number = number_of(tctx->offer);
+			__sync_val_compare_and_swap(&tctx->offer, offer_in(number, OFFER_DECIDED),
+						    offer_in(number, OFFER_OPEN));
+			if (is_bound(p)) {
 				moved += scx_bpf_dsq_move(&it, p, SCX_DSQ_GLOBAL, 0);
 				kick_idle(cpu);
 			} else {
@@ -250,10 +266,6 @@ static __always_inline bool is_urgent(const struct task_struct *p)
 	return relayed && (u32)p->tgid == relay.tgid && !relay.late_at;
 }
 
-/*
- * Has the timer look soon. What was started longer ago than it ever takes is lost: it is carried by
- * interrupt work on some kernels, which a CPU on its way out never does.
- */
 static void start_timer(u64 period_ns)
 {
 	struct relay_timer *t;
@@ -269,6 +281,10 @@ static __always_inline u64 tick_ns(void)
 	return clamp_u64(knobs.grace_ns, TICK_MIN_NS, TICK_MAX_NS);
 }
 
+/*
+ * Has the timer look soon. What was started longer ago than it ever takes is lost: it is
+ * carried by interrupt work on some kernels, which a CPU on its way out never does.
+ */
 static void arm(u64 now)
 {
 	if (relay.armed && (s64)(now - relay.armed_at) < (s64)(tick_ns() + TIMER_LOST_NS))
@@ -303,16 +319,15 @@ static __always_inline void take_over_if_late(u64 now)
 /* Ends the slice of what runs on a CPU, and nobody is asked whether that should go on. */
 static __always_inline void preempt(u32 cpu)
 {
-	struct cpu_ctx *cctx = cpu_ctx_of(cpu), *here = cpu_ctx_of(bpf_get_smp_processor_id());
-	u64 now = scx_bpf_now();
+	struct cpu_ctx *cctx = cpu_ctx_of(cpu);
 
-	/* As in kick_idle(). And whoever just began may do something first: the timer looks again.
-	 */
-	if (!cctx || !cctx->online || !here || !here->online ||
-	    (cctx->running_pid && now - cctx->running_at < DECIDED_SLICE_MIN_NS))
+	/* Whoever just began may do something first: the timer looks again. */
+	if (!cctx || !cctx->online ||
+	    (cctx->running_pid &&
+	     elapsed_ns(cctx->running_at, scx_bpf_now()) < DECIDED_SLICE_MIN_NS))
 		return;
 	cctx->give_way = 1;
-	scx_bpf_kick_cpu(cpu, SCX_KICK_PREEMPT);
+	kick(cpu, SCX_KICK_PREEMPT);
 }
 
 /*
@@ -322,15 +337,14 @@ static __always_inline void preempt(u32 cpu)
 static __always_inline bool runs_later(u32 cpu, u64 vtime, u64 now)
 {
 	struct cpu_ctx *cctx = cpu_ctx_of(cpu);
-	s64 ran_ns;
 
 	if (!cctx || !cctx->running_pid)
 		return false;
 	if (!cctx->has_vtime)
 		return true;
-	ran_ns = now - cctx->running_at;
-	return vtime_before(vtime + knobs.preempt_gran_vns,
-			    charge(cctx->run_vtime, ran_ns > 0 ? ran_ns : 0, cctx->weight));
+	return vtime_before(
+		vtime + knobs.preempt_gran_vns,
+		charge(cctx->run_vtime, elapsed_ns(cctx->running_at, now), cctx->weight));
 }
 
 /* As may_run(), inline: a program that may sleep has to be seen to hold the RCU lock. */
@@ -364,16 +378,15 @@ __attribute__((noinline)) bool preempt_for_first(u64 dsq, s32 cpu, u64 now)
  * is summed up goes to memory, and the function has linkage, because the verifier would
  * follow every sum.
  */
-__attribute__((noinline)) int look_at_cpu(s32 cpu, s32 nr_offered, s32 nr_any, u64 now)
+__attribute__((noinline)) int look_at_cpu(s32 cpu, u32 nr_offered, u32 nr_any, u64 now)
 {
 	struct cpu_ctx *cctx = cpu_ctx_of(cpu);
-	s32 nr_own = scx_bpf_dsq_nr_queued(decided_dsq(cpu));
+	u32 nr_own = nr_in(decided_dsq(cpu));
 	bool wants;
 
 	if (!cctx)
 		return 0;
-	if (nr_own > 0)
-		relay.looking.nr_for_cpus += nr_own;
+	relay.looking.nr_for_cpus += nr_own;
 	if (!cctx->online)
 		return 0;
 	relay.looking.nr_online++;
@@ -381,20 +394,20 @@ __attribute__((noinline)) int look_at_cpu(s32 cpu, s32 nr_offered, s32 nr_any, u
 		if (!cctx->has_vtime)
 			return 0;
 		/* One CPU for the first of those that any may take. */
-		if (nr_any > 0 && !relay.looking.preempted && preempt_for_first(ANY_DSQ, cpu, now))
+		if (nr_any && !relay.looking.preempted && preempt_for_first(ANY_DSQ, cpu, now))
 			relay.looking.preempted = 1;
-		else if (nr_own > 0)
+		else if (nr_own)
 			preempt_for_first(decided_dsq(cpu), cpu, now);
 		return 0;
 	}
-	wants = nr_offered > 0 &&
+	wants = nr_offered &&
 		(!cctx->wants_at || (s64)(now - cctx->wants_at) >= (s64)knobs.grace_ns);
-	if (nr_own > 0 || nr_any > 0 || wants)
+	if (nr_own || nr_any || wants)
 		kick_idle(cpu);
 	return 0;
 }
 
-static __always_inline void retake_overdue(s32 nr_offered, s32 nr_any, u64 now)
+static __always_inline void retake_overdue(u32 nr_offered, u32 nr_any, u64 now)
 {
 	u64 limit_ns =
 		overdue_ns(nr_offered + nr_any + relay.seen.nr_for_cpus, relay.seen.nr_online);
@@ -402,9 +415,9 @@ static __always_inline void retake_overdue(s32 nr_offered, s32 nr_any, u64 now)
 	s32 cpu;
 
 	relay.rescued_at = now;
-	if (nr_offered > 0)
+	if (nr_offered)
 		retake(OFFERED_DSQ, iter_flags, limit_ns, now);
-	if (nr_any > 0)
+	if (nr_any)
 		retake(ANY_DSQ, iter_flags, limit_ns, now);
 	if (!relay.seen.nr_for_cpus)
 		return;
@@ -423,15 +436,16 @@ static __always_inline void retake_overdue(s32 nr_offered, s32 nr_any, u64 now)
  */
 static int relay_tick(void *map, u32 *key, struct relay_timer *t)
 {
-	s32 nr_offered, nr_any, cpu;
+	u32 nr_offered, nr_any;
 	u64 now = scx_bpf_now();
+	s32 cpu;
 
 	/* Before it looks: whoever offers after this look arms it again. */
 	relay.ticking = 1;
 	relay.armed_at = now;
 	__sync_lock_test_and_set(&relay.armed, 0);
-	nr_offered = scx_bpf_dsq_nr_queued(OFFERED_DSQ);
-	nr_any = scx_bpf_dsq_nr_queued(ANY_DSQ);
+	nr_offered = nr_in(OFFERED_DSQ);
+	nr_any = nr_in(ANY_DSQ);
 	take_over_if_late(now);
 	relay.looking.nr_for_cpus = 0;
 	relay.looking.nr_online = 0;
@@ -442,7 +456,7 @@ static int relay_tick(void *map, u32 *key, struct relay_timer *t)
 	if ((s64)(now - relay.rescued_at) >= (s64)OVERDUE_GAP_NS)
 		retake_overdue(nr_offered, nr_any, now);
 	/* An offer is in its queue only some time after it armed this. */
-	if (nr_offered > 0 || nr_any > 0 || relay.seen.nr_for_cpus ||
+	if (nr_offered || nr_any || relay.seen.nr_for_cpus ||
 	    (s64)(now - relay.offered_at) < (s64)knobs.grace_ns)
 		arm(now);
 	else if (!relay.armed)

@@ -12,12 +12,11 @@
 /* Tasks that wait for this CPU and no other. Linkage: the verifier walks it once. */
 __attribute__((noinline)) u32 nr_waiting_for(s32 cpu)
 {
-	s32 pinned = scx_bpf_dsq_nr_queued(cpu_dsq(cpu)), decided = 0;
+	u64 nr = nr_in(cpu_dsq(cpu));
 
 	if (relayed)
-		decided = scx_bpf_dsq_nr_queued(decided_dsq(cpu));
-	pinned = (pinned > 0 ? pinned : 0) + (decided > 0 ? decided : 0);
-	return clamp_u64(pinned, 0, NR_MAX);
+		nr += nr_in(decided_dsq(cpu));
+	return clamp_u64(nr, 0, NR_MAX);
 }
 
 /* Writes the lengths of all queues of this instant into `cpus` and `llcs`. */
@@ -32,12 +31,10 @@ int snapshot(void *ctx)
 
 	bpf_for(cpu, 0, nr_cpu_ids) {
 		struct cpu_ctx *cctx = cpu_ctx_of(cpu);
-		s32 local;
 
 		if (!cctx)
 			continue;
-		local = scx_bpf_dsq_nr_queued(SCX_DSQ_LOCAL_ON | (u32)cpu);
-		cctx->nr_local = local > 0 ? clamp_u64(local, 0, NR_MAX) : 0;
+		cctx->nr_local = clamp_u64(nr_in(SCX_DSQ_LOCAL_ON | (u32)cpu), 0, NR_MAX);
 		cctx->nr_pinned = nr_waiting_for(cpu);
 		cctx->snapshot_at = now;
 		/* Idle since before the attach: update_idle tells of changes only. */
@@ -47,20 +44,14 @@ int snapshot(void *ctx)
 	scx_bpf_put_idle_cpumask(idle);
 	bpf_for(llc, 0, nr_llcs) {
 		struct llc_ctx *lctx = llc_ctx_of(llc);
-		s32 queued = scx_bpf_dsq_nr_queued(llc);
 
 		if (lctx)
-			lctx->nr_queued = queued > 0 ? queued : 0;
+			lctx->nr_queued = nr_in(llc);
 	}
 	/* Those are of no LLC. */
 	first = relayed ? llc_ctx_of(0) : NULL;
-	if (first) {
-		s32 offered = scx_bpf_dsq_nr_queued(OFFERED_DSQ);
-		s32 decided = scx_bpf_dsq_nr_queued(ANY_DSQ);
-
-		first->nr_queued += offered > 0 ? offered : 0;
-		first->nr_queued += decided > 0 ? decided : 0;
-	}
+	if (first)
+		first->nr_queued += nr_in(OFFERED_DSQ) + nr_in(ANY_DSQ);
 	return 0;
 }
 

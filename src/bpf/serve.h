@@ -11,15 +11,29 @@
 /* An offer that nobody ended and that is over: the task left its queue some other way. */
 static __always_inline void end_offer(struct task_ctx *tctx)
 {
-	if ((tctx->offer & ((1 << OFFER_SHIFT) - 1)) == OFFER_NONE)
+	if (state_of(tctx->offer) == OFFER_NONE)
 		return;
-	tctx->offer = tctx->offer >> OFFER_SHIFT << OFFER_SHIFT;
+	tctx->offer = offer_in(number_of(tctx->offer), OFFER_NONE);
 	count(CNT_GONE);
 }
 
 static __always_inline bool is_offerable(const struct task_struct *p)
 {
 	return relayed && !(p->flags & PF_KTHREAD) && (u32)p->tgid != relay.tgid && !relay.late_at;
+}
+
+/* Does a wakeup take an idle CPU by itself? A policy may want to be asked about these, too. */
+static __always_inline bool goes_direct(const struct task_struct *p)
+{
+	return !relayed || knobs.idle_direct || !is_offerable(p);
+}
+
+/* Is the CPU idle only because what it could run waits for the policy? */
+static __always_inline bool waits_for_policy(s32 cpu)
+{
+	struct cpu_ctx *cctx = relayed ? cpu_ctx_of(cpu) : NULL;
+
+	return cctx && cctx->wants_at;
 }
 
 /* A quarter of the ring is for those that cannot be told of later: they are gone. */
@@ -43,12 +57,12 @@ static __always_inline bool offer(struct task_struct *p, struct task_ctx *tctx, 
 		count(CNT_OVERFLOW);
 		return false;
 	}
-	number = (u32)((tctx->offer >> OFFER_SHIFT) + 1);
+	number = (u32)(number_of(tctx->offer) + 1);
 	tctx->renewal = renewal;
 	tctx->offered_at = now;
-	tctx->offer = number << OFFER_SHIFT | OFFER_OPEN;
+	tctx->offer = offer_in(number, OFFER_OPEN);
 	if (!tell(EV_RUNNABLE, p, tctx, tctx->cpu, enq_flags)) {
-		tctx->offer = number << OFFER_SHIFT;
+		tctx->offer = offer_in(number, OFFER_NONE);
 		count(CNT_OVERFLOW);
 		return false;
 	}
@@ -71,33 +85,28 @@ static __always_inline bool is_renewed(struct task_ctx *tctx, u64 enq_flags)
 		return false;
 	tctx->renewal = false;
 	return !(enq_flags & SCX_ENQ_WAKEUP) && tctx->next_dsq == ANY_DSQ && !relay.late_at &&
-	       (tctx->offer & ((1 << OFFER_SHIFT) - 1)) == OFFER_DECIDED;
+	       state_of(tctx->offer) == OFFER_DECIDED;
 }
 
 /* A task starts to run: whatever was offered of it is over. */
 static __always_inline void settle_offer(struct task_ctx *tctx, struct cpu_ctx *cctx,
 					 struct cpu_stats *st, u64 now)
 {
-	u64 number = tctx->offer >> OFFER_SHIFT;
-	u32 state = tctx->offer & ((1 << OFFER_SHIFT) - 1);
-	u64 waited_ns = now - tctx->offered_at;
+	u64 over = offer_in(number_of(tctx->offer), OFFER_NONE);
+	u64 waited_ns = elapsed_ns(tctx->offered_at, now);
 
 	tctx->started_at = now;
 	cctx->has_vtime = 0;
-	if (state == OFFER_NONE)
+	if (tctx->offer == over)
 		return;
 	/* Beside relay_apply, which may just be deciding. */
-	state = __sync_lock_test_and_set(&tctx->offer, number << OFFER_SHIFT) &
-		((1 << OFFER_SHIFT) - 1);
-	if (state == OFFER_OPEN) {
+	if (state_of(__sync_lock_test_and_set(&tctx->offer, over)) == OFFER_OPEN) {
 		st->counters[CNT_TAKEN]++;
 		return;
 	}
 	st->counters[CNT_DECIDED]++;
 	cctx->run_vtime = tctx->next_vtime;
 	cctx->has_vtime = 1;
-	if ((s64)waited_ns < 0)
-		waited_ns = 0;
 	st->served_hist[hist_slot(waited_ns) & (HIST_SLOTS - 1)]++;
 }
 
@@ -114,9 +123,9 @@ static __always_inline struct decided decided_for(s32 cpu)
 {
 	struct decided d = {};
 
-	if (scx_bpf_dsq_nr_queued(decided_dsq(cpu)) > 0)
+	if (nr_in(decided_dsq(cpu)))
 		d.own = head_of(decided_dsq(cpu), cpu);
-	if (scx_bpf_dsq_nr_queued(ANY_DSQ) > 0)
+	if (nr_in(ANY_DSQ))
 		d.any = head_of(ANY_DSQ, cpu);
 	d.own_first = d.own.waits &&
 		      (!d.any.waits || vtime_before(d.own.deadline_vns, d.any.deadline_vns));
@@ -127,9 +136,9 @@ static __always_inline bool take_decided(const struct decided *d, s32 cpu)
 {
 	if (d->own_first && scx_bpf_dsq_move_to_local(decided_dsq(cpu), 0))
 		return true;
-	if ((d->any.waits || d->any.unknown) && scx_bpf_dsq_move_to_local(ANY_DSQ, 0))
+	if (has_task(&d->any) && scx_bpf_dsq_move_to_local(ANY_DSQ, 0))
 		return true;
-	return (d->own.waits || d->own.unknown) && scx_bpf_dsq_move_to_local(decided_dsq(cpu), 0);
+	return has_task(&d->own) && scx_bpf_dsq_move_to_local(decided_dsq(cpu), 0);
 }
 
 /*
@@ -140,7 +149,7 @@ static __always_inline bool take_decided(const struct decided *d, s32 cpu)
 static __always_inline bool goes_on(struct task_struct *p, struct task_ctx *tctx,
 				    struct cpu_ctx *cctx, const struct decided *d, s32 cpu, u64 now)
 {
-	u32 state = tctx->offer & ((1 << OFFER_SHIFT) - 1);
+	enum offer_state state = state_of(tctx->offer);
 
 	if (cctx->give_way || !is_offerable(p))
 		return false;
@@ -148,11 +157,9 @@ static __always_inline bool goes_on(struct task_struct *p, struct task_ctx *tctx
 	if (state == OFFER_DECIDED && tctx->renewal) {
 		if (tctx->next_dsq != ANY_DSQ && tctx->next_dsq != decided_dsq(cpu))
 			return false;
-		if (d->own.unknown || d->any.unknown ||
-		    (d->own.waits && vtime_before(d->own.deadline_vns, tctx->next_vtime)) ||
-		    (d->any.waits && vtime_before(d->any.deadline_vns, tctx->next_vtime)))
+		if (gives_way(&d->own, tctx->next_vtime) || gives_way(&d->any, tctx->next_vtime))
 			return false;
-		tctx->offer = tctx->offer >> OFFER_SHIFT << OFFER_SHIFT;
+		tctx->offer = offer_in(number_of(tctx->offer), OFFER_NONE);
 		tctx->renewal = false;
 		cctx->run_vtime = tctx->next_vtime;
 		cctx->has_vtime = 1;
@@ -181,7 +188,7 @@ static __always_inline bool base_first(struct cpu_ctx *cctx, const struct llc_ct
 		if (h.waits && is_owed(h.deadline_vns, &cctx->clock))
 			return true;
 	}
-	if (scx_bpf_dsq_nr_queued(llc) <= 0)
+	if (!nr_in(llc))
 		return false;
 	h = head_of(llc, cpu);
 	return h.unknown || (h.waits && is_owed(h.deadline_vns, &lctx->clock));
@@ -189,15 +196,13 @@ static __always_inline bool base_first(struct cpu_ctx *cctx, const struct llc_ct
 
 static __always_inline bool take_base(struct cpu_ctx *cctx, s32 cpu, u32 llc)
 {
-	relay.base_at = scx_bpf_now();
+	u64 now = scx_bpf_now();
+
+	relay.base_at = now;
 	/* A coin: neither queue may starve the other. */
-	if (cctx->pinned && (scx_bpf_now() >> 10) % 2 && scx_bpf_dsq_move_to_local(cpu_dsq(cpu), 0))
+	if (take_next(cctx, cpu, llc, cctx->pinned && (now >> 10) % 2, 1, cctx->pinned))
 		return true;
-	if (scx_bpf_dsq_move_to_local(llc, 0))
-		return true;
-	if (cctx->pinned && scx_bpf_dsq_move_to_local(cpu_dsq(cpu), 0))
-		return true;
-	cctx->pinned = scx_bpf_dsq_nr_queued(cpu_dsq(cpu)) > 0;
+	cctx->pinned = nr_in(cpu_dsq(cpu)) > 0;
 	return false;
 }
 
@@ -209,8 +214,8 @@ static __always_inline bool relay_dispatch(struct cpu_ctx *cctx, const struct ll
 					   s32 cpu, u32 llc, struct task_struct *prev, u64 now)
 {
 	struct head offered = {};
+	struct task_ctx *tctx;
 	struct decided d;
-	struct task_ctx *tctx = NULL;
 
 	/* The timer runs as long as anything is offered, or decided and waits. */
 	if (!relay.armed && !relay.ticking) {
@@ -221,25 +226,21 @@ static __always_inline bool relay_dispatch(struct cpu_ctx *cctx, const struct ll
 	if (base_first(cctx, lctx, cpu, llc, now) && take_base(cctx, cpu, llc))
 		goto found;
 	d = decided_for(cpu);
-	if (scx_bpf_dsq_nr_queued(OFFERED_DSQ) > 0)
+	if (nr_in(OFFERED_DSQ))
 		offered = head_of(OFFERED_DSQ, cpu);
-	if (prev && (prev->scx.flags & SCX_TASK_QUEUED) && may_run(prev, cpu))
-		tctx = task_ctx_of(prev);
-	if (tctx &&
-	    (d.own.waits || d.own.unknown || d.any.waits || d.any.unknown || offered.waits ||
-	     offered.unknown) &&
+	tctx = still_runnable(prev, cpu);
+	if (tctx && (has_task(&d.own) || has_task(&d.any) || has_task(&offered)) &&
 	    goes_on(prev, tctx, cctx, &d, cpu, now))
 		goto found;
 	if (take_decided(&d, cpu))
 		goto found;
 	if (relay.late_at) {
 		cctx->wants_at = 0;
-		return (offered.waits || offered.unknown) &&
-		       scx_bpf_dsq_move_to_local(OFFERED_DSQ, 0);
+		return has_task(&offered) && scx_bpf_dsq_move_to_local(OFFERED_DSQ, 0);
 	}
 	if (take_base(cctx, cpu, llc))
 		goto found;
-	if (!offered.waits && !offered.unknown) {
+	if (!has_task(&offered)) {
 		cctx->wants_at = 0;
 		return false;
 	}

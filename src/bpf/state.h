@@ -168,6 +168,20 @@ static __always_inline void count_on(s32 cpu, enum counter counter)
 		__sync_fetch_and_add(&s->counters[counter], 1);
 }
 
+/* The clocks of two CPUs may be apart. */
+static __always_inline u64 elapsed_ns(u64 since_at, u64 now)
+{
+	return (s64)(now - since_at) > 0 ? now - since_at : 0;
+}
+
+/* How many tasks are in a queue; none in one that does not exist. */
+static __always_inline u32 nr_in(u64 dsq)
+{
+	s32 nr = scx_bpf_dsq_nr_queued(dsq);
+
+	return nr > 0 ? nr : 0;
+}
+
 /*
  * Is the task bound to the CPU that it is on, for the moment? BPF's own entry code
  * counts migration_disabled up for the current task, twice where enqueue is
