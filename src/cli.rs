@@ -5,8 +5,8 @@ use crate::{
     exit::{Exit, Failure},
     policy::builtin,
     settings::{
-        Format, GRACE_US_DEFAULT, RING_KIB_DEFAULT, Report, SLICE_MIN_US_DEFAULT, SLICE_US_DEFAULT,
-        Settings, Tuning,
+        Format, GRACE_US_DEFAULT, RING_KIB_DEFAULT, Report, SLICE_MIN_US_DEFAULT, SLICE_US,
+        SLICE_US_DEFAULT, Settings, Tuning,
     },
     stats::text,
     units::Nanos,
@@ -203,9 +203,6 @@ const TASKS: RangeInclusive<u64> = 1..=1000;
 /// One run of each compares nothing.
 const RUNS: RangeInclusive<u64> = 2..=1000;
 const WARMUP: RangeInclusive<u64> = 0..=100;
-/// Below 100 µs the switches themselves would be the load; above 100 ms a queue of 50 tasks
-/// comes near the time after which the kernel ejects a scheduler.
-const SLICE_US: RangeInclusive<u64> = 100..=100_000;
 const DUMP_LEN: RangeInclusive<u64> = 0..=1 << 24;
 /// Below, no process answers; above, a policy that fails is felt.
 const GRACE_US: RangeInclusive<u64> = 100..=50_000;

@@ -14,9 +14,9 @@ pub enum Exit {
     Usage = 2,
     /// Another sched_ext scheduler is attached (EX_TEMPFAIL: trying again may help).
     Busy = 75,
-    /// Capabilities are missing (EX_NOPERM).
+    /// Capabilities are missing, or a policy's memory cannot be locked (EX_NOPERM).
     NotPermitted = 77,
-    /// This kernel cannot run it (EX_CONFIG).
+    /// This kernel cannot run it, or this version cannot run the policy (EX_CONFIG).
     Unsupported = 78,
 }
 

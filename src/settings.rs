@@ -1,7 +1,10 @@
 //! What the user chose, validated. The command line fills it once; nothing checks it again.
 
-use crate::{bpf::skel::types, units::Nanos};
-use std::time::Duration;
+use crate::{
+    bpf::{intf, skel::types},
+    units::Nanos,
+};
+use std::{ops::RangeInclusive, time::Duration};
 
 /// All settings of one run.
 #[derive(Debug, Clone, PartialEq)]
@@ -35,6 +38,13 @@ pub struct Tuning {
 pub const SLICE_US_DEFAULT: u64 = 3_000;
 /// Default of `--slice-min-us`.
 pub const SLICE_MIN_US_DEFAULT: u64 = 1_000;
+
+/// Slices that may be asked for, in microseconds. Below 100 µs the switches themselves would be the load; above 100 ms a
+/// queue of 50 tasks comes near the time after which the kernel ejects a scheduler.
+pub const SLICE_US: RangeInclusive<u64> = 100..=100_000;
+/// Slices that a policy in user space may give, in microseconds.
+pub const DECIDED_SLICE_US: RangeInclusive<u64> =
+    intf::DECIDED_SLICE_MIN_US as u64..=intf::DECIDED_SLICE_MAX_US as u64;
 
 /// Shortest request that a task with short bursts can make.
 const REQUEST_MIN: Nanos = Nanos::from_micros(100);

@@ -2,19 +2,18 @@
 //! scheduler, tell the service manager, and report.
 
 use crate::{
-    commands::complain,
     machine::{
         notify::{Event, Notifier},
         output::{self, Written},
-        scheduler::{RelayState, Scheduler},
+        scheduler::Scheduler,
         stop::{Stop, Wake},
     },
-    relay::Relay,
+    relay::{Lateness, Relay},
     settings::{Format, Report},
     stats::{
-        interval::{Interval, PolicyRow},
+        interval::Interval,
         json,
-        sample::Sample,
+        sample::{PolicySample, Sample},
         table::{self, Style},
         tasks::TaskTracker,
     },
@@ -98,13 +97,13 @@ impl<'a> Keeper<'a> {
             scheduler.follow_hotplug()?;
         }
         if let Some(relay) = self.relay
-            && let Some(span) = self.lateness.ended(&scheduler.relay_state())
+            && let Some(span) = self.lateness.ended(&scheduler.relay_state(), Instant::now())
         {
-            complain(&format!(
-                "warning: the policy {} did not answer: the kernel's half scheduled for {:.1} s",
+            log::warn!(
+                "the policy {} did not answer: the kernel's half scheduled for {:.1} s",
                 relay.name(),
                 span.as_secs_f64()
-            ));
+            );
         }
         if self.watchdog_period.is_some_and(|span| self.progress_looked_at.elapsed() >= span) {
             self.progress_looked_at = Instant::now();
@@ -147,17 +146,15 @@ impl Reporter {
 
     /// The text of the report that is due.
     fn report(&mut self, scheduler: &Scheduler<'_>, relay: Option<&Relay>) -> Result<String> {
-        let now = scheduler.sample()?;
-        let span = now.at - self.before.at;
-        let tasks = self.tasks.busiest(scheduler.task_samples()?, span, self.report.tasks);
-        let mut interval = Interval::between(&self.before, &now, tasks);
-        interval.policy = relay.map(|relay| PolicyRow {
+        let mut now = scheduler.sample()?;
+        now.policy = relay.map(|relay| PolicySample {
             name: relay.name().to_owned(),
             late: scheduler.relay_state().late_since != 0,
-            answer: interval.total.answer,
-            served: interval.total.served,
             figures: relay.figures(),
         });
+        let span = now.at - self.before.at;
+        let tasks = self.tasks.busiest(scheduler.task_samples()?, span, self.report.tasks);
+        let interval = Interval::between(&self.before, &now, tasks);
         // By the plan, so that reports do not drift, but never soon after a late one.
         let every = self.report.interval;
         self.due = (self.due + every).max(now.at + every / 2);
@@ -173,39 +170,5 @@ impl Reporter {
                 },
             )),
         }
-    }
-}
-
-/// An episode of lateness is over after so much time without a new one.
-const EPISODE_GAP: Duration = Duration::from_secs(1);
-
-/// Follows how often and for how long a policy was late, to tell of each episode once.
-#[derive(Default)]
-struct Lateness {
-    /// All time of lateness that has been told of, or that the episode began with.
-    told_ns: u64,
-    /// When the last spell of the episode was seen to be over; none if there is no episode.
-    over_since: Option<Instant>,
-    under_way: bool,
-}
-
-impl Lateness {
-    /// How long an episode took that is over by now.
-    fn ended(&mut self, state: &RelayState) -> Option<Duration> {
-        if state.late_since != 0 {
-            self.under_way = true;
-            self.over_since = None;
-            return None;
-        }
-        if !self.under_way && state.late_ns == self.told_ns {
-            return None;
-        }
-        let over_since = *self.over_since.get_or_insert_with(Instant::now);
-        if over_since.elapsed() < EPISODE_GAP {
-            return None;
-        }
-        let span = Duration::from_nanos(state.late_ns.wrapping_sub(self.told_ns));
-        *self = Self { told_ns: state.late_ns, ..Self::default() };
-        Some(span)
     }
 }

@@ -1,7 +1,7 @@
 //! Cases on real kernels. This binary is the runner on the host and process 1 of the guests it boots.
 //!
 //! Not run unless asked, because they need QEMU and kernels:
-//! `make vm`, or `cargo test --test vm -- fairness --kernel 7.3`, or `VM=1 cargo test`.
+//! `make vm`, or `cargo build --examples` and `cargo test --test vm -- fairness --kernel 7.3`, or `VM=1 cargo test`.
 //!
 //! A new case is one function over `&mut Vm` in a module below, and its line in that module's `CASES`.
 
@@ -65,7 +65,7 @@ fn main() -> ExitCode {
     suite.main()
 }
 
-/// Cargo builds examples with the tests, beside the program, but does not say where.
+/// Where `make examples` leaves it: beside the program.
 fn example(name: &str) -> PathBuf {
     Path::new(env!("CARGO_BIN_EXE_scheduler")).with_file_name("examples").join(name)
 }

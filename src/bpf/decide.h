@@ -57,7 +57,8 @@ static __always_inline int move_decided(struct task_struct *p, struct bpf_iter_s
 		cpu = scx_bpf_task_cpu(p);
 	if (cpu != ABSENT)
 		dsq = decided_dsq(cpu);
-	slice_ns = clamp_u64(slice_ns, DECIDED_SLICE_MIN_NS, DECIDED_SLICE_MAX_NS);
+	slice_ns = clamp_u64(slice_ns, DECIDED_SLICE_MIN_NS,
+			     vtime_max(DECIDED_SLICE_MAX_NS, knobs.slice_max_ns));
 	tctx->next_vtime = d->vtime;
 	tctx->next_slice_ns = slice_ns;
 	tctx->next_dsq = dsq;

@@ -246,6 +246,12 @@ struct event {
 
 enum {
 	DECISIONS_MAX = 1024,
+	/*
+	 * Slices of a policy. The longest is what sched_ext gives by itself: one of 100 ms, at
+	 * random, is alone as much as a policy may cost a task that waits.
+	 */
+	DECIDED_SLICE_MIN_US = 100,
+	DECIDED_SLICE_MAX_US = 20000,
 	/* Of struct decision. */
 	DECISION_PREEMPT = 1,
 	DECISION_PREEMPT_LATER =
@@ -264,7 +270,7 @@ enum verdict {
 struct decision {
 	u64 vtime;    /* lower runs first, among those decided for the same CPU and for any */
 	u64 slice_ns; /* 0: the longest of the settings */
-	s32 pid;      /* 0: none, just preempt `cpu` */
+	s32 pid;      /* 0: none, `cpu` is preempted or, without flags, looks at its queues */
 	u32 offer;
 	u32 cpu;      /* ABSENT: any */
 	u16 flags;    /* DECISION_* */

@@ -61,9 +61,9 @@ static __always_inline enum offer_state state_of(u64 offer)
 
 /* The policy's threads: nice -10. Nine tenths of a CPU where others want it, too. */
 #define RELAY_WEIGHT 9548
-/* Slices that a policy may give: the range of --slice-us. */
-#define DECIDED_SLICE_MIN_NS (100ULL * 1000)
-#define DECIDED_SLICE_MAX_NS (100ULL * 1000 * 1000)
+/* Slices that a policy may give; --slice-us may allow longer ones. */
+#define DECIDED_SLICE_MIN_NS (DECIDED_SLICE_MIN_US * 1000ULL)
+#define DECIDED_SLICE_MAX_NS (DECIDED_SLICE_MAX_US * 1000ULL)
 
 /* Size of an event with the words for the CPUs of this machine. Set before load. */
 const volatile u32 event_bytes = sizeof(struct event) + sizeof(u64);

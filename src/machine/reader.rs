@@ -66,6 +66,7 @@ impl Scheduler<'_> {
             time,
             cpus: cpus.collect(),
             nr_queued: llcs.iter().map(|llc| u64::from(llc.nr_queued)).sum(),
+            policy: None,
         })
     }
 

@@ -250,10 +250,9 @@ fn open<'obj>(
             .context("sizing the ring of events")?;
     } else {
         // What is only for a policy in user space is unreachable, and need not be there.
-        for mut map in skel.open_object_mut().maps_mut() {
-            if map.name() == "events" || map.name() == "decisions" || map.name() == "relay_timers" {
-                map.set_autocreate(false)?;
-            }
+        let maps = &mut skel.maps;
+        for map in [&mut maps.events, &mut maps.decisions, &mut maps.relay_timers] {
+            map.set_autocreate(false).context("leaving a map out")?;
         }
         skel.progs.relay_apply.set_autoload(false);
         skel.progs.relay_idle_cpu.set_autoload(false);

@@ -1,7 +1,7 @@
 //! The policies that the program brings along, by name.
 
 use super::{Fifo, Policy, Vruntime};
-use crate::units::Nanos;
+use crate::{settings::DECIDED_SLICE_US, units::Nanos};
 
 /// A policy of the list.
 pub struct Builtin {
@@ -46,10 +46,20 @@ pub fn list() -> String {
     BUILTIN.iter().map(|builtin| format!("{:<10}{}\n", builtin.name, builtin.about)).collect()
 }
 
-/// A slice in an option's value.
-pub(super) fn slice(value: &str) -> Result<Nanos, String> {
-    match value.parse() {
-        Ok(us @ 100..=100_000) => Ok(Nanos::from_micros(us)),
-        _ => Err("must be a whole number of microseconds from 100 to 100000".to_owned()),
-    }
+/// Sets the slice of that name, an option in microseconds.
+pub(super) fn set_slice(
+    slices: &mut [(&str, &mut Nanos)],
+    key: &str,
+    value: &str,
+) -> Result<(), String> {
+    let names: Vec<_> = slices.iter().map(|(name, _)| format!("'{name}'")).collect();
+    let Some((_, slice)) = slices.iter_mut().find(|(name, _)| *name == key) else {
+        return Err(format!("it has no option '{key}', only {}", names.join(", ")));
+    };
+    let us = value.parse().ok().filter(|us| DECIDED_SLICE_US.contains(us)).ok_or_else(|| {
+        let (low, high) = (DECIDED_SLICE_US.start(), DECIDED_SLICE_US.end());
+        format!("must be a whole number of microseconds from {low} to {high}")
+    })?;
+    **slice = Nanos::from_micros(us);
+    Ok(())
 }

@@ -2,7 +2,7 @@
 
 use super::{CpuSet, Task};
 use crate::units::{CpuId, Nanos, Pid, Vtime};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 /// The highest priority of the table of [`Context::set_priority`].
 pub const PRIORITY_MAX: u8 = 20;
@@ -38,7 +38,7 @@ impl Decision {
     }
 
     /// For how long it may run; without this for [`Context::default_slice`]. The kernel's half keeps it between 0.1 and
-    /// 100 ms, and slices end at ticks of the kernel (every 4 ms at 250 Hz) or when somebody preempts.
+    /// 20 ms (or `--slice-us`, if that is longer), and slices end at ticks of the kernel (every 4 ms at 250 Hz) or when somebody preempts.
     pub fn slice(mut self, slice: Nanos) -> Self {
         self.slice = Some(slice);
         self
@@ -155,6 +155,9 @@ pub trait Machine {
 
     /// Takes a figure of the policy's own, for the statistics.
     fn show(&mut self, name: &str, value: f64);
+
+    /// The figure of that name that was taken last.
+    fn shown(&self, name: &str) -> Option<f64>;
 }
 
 /// What is kept for a policy from one of its methods to the next.
@@ -164,7 +167,6 @@ pub struct Desk {
     pub(crate) load: Load,
     pub(crate) default_slice: Nanos,
     priorities: HashMap<Pid, Priority>,
-    figures: BTreeMap<String, f64>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -302,15 +304,12 @@ impl Context<'_> {
 
     /// Shows a figure of the policy's own in the statistics, by this name, until it is set again.
     pub fn show(&mut self, name: &str, value: f64) {
-        if self.desk.figures.get(name) != Some(&value) {
-            self.desk.figures.insert(name.to_owned(), value);
-            self.machine.show(name, value);
-        }
+        self.machine.show(name, value);
     }
 
     /// Adds to such a figure, which begins at 0.
     pub fn add(&mut self, name: &str, more: f64) {
-        let sum = self.desk.figures.get(name).copied().unwrap_or(0.0) + more;
-        self.show(name, sum);
+        let before = self.machine.shown(name).unwrap_or(0.0);
+        self.show(name, before + more);
     }
 }

@@ -170,6 +170,10 @@ impl Machine for Board {
     fn show(&mut self, name: &str, value: f64) {
         self.figures.insert(name.to_owned(), value);
     }
+
+    fn shown(&self, name: &str) -> Option<f64> {
+        self.figures.get(name).copied()
+    }
 }
 
 impl Board {

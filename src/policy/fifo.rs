@@ -1,6 +1,6 @@
 //! First in, first out.
 
-use super::{Context, Decision, Policy, Task};
+use super::{Context, Decision, Policy, Task, builtin::set_slice};
 use crate::units::{Nanos, Vtime};
 
 /// First in, first out, on whichever CPU is free; slices of 5 ms.
@@ -22,11 +22,7 @@ impl Policy for Fifo {
     }
 
     fn set(&mut self, key: &str, value: &str) -> Result<(), String> {
-        match key {
-            "slice_us" => self.slice = super::builtin::slice(value)?,
-            _ => return Err(format!("it has no option '{key}', only 'slice_us'")),
-        }
-        Ok(())
+        set_slice(&mut [("slice_us", &mut self.slice)], key, value)
     }
 
     fn enqueue(&mut self, task: &Task, cx: &mut Context<'_>) {

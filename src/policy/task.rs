@@ -164,12 +164,6 @@ impl Task {
         self.enq_flags & ENQ_WAKEUP != 0
     }
 
-    /// Whether it was enqueued because it woke up, as [`woke_up`](Self::woke_up) tells. For tests.
-    pub fn waking(mut self) -> Self {
-        self.enq_flags |= ENQ_WAKEUP;
-        self
-    }
-
     /// From an event of the kernel's half and the words of its mask.
     pub(crate) fn from_event(event: &event, mask: impl IntoIterator<Item = u64>) -> Self {
         Self {

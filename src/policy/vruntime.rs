@@ -1,6 +1,6 @@
 //! The lowest virtual run time first.
 
-use super::{Context, Decision, Policy, Task};
+use super::{Context, Decision, Policy, Task, builtin::set_slice};
 use crate::units::{Nanos, Pid};
 use std::collections::HashMap;
 
@@ -78,12 +78,8 @@ impl Policy for Vruntime {
     }
 
     fn set(&mut self, key: &str, value: &str) -> Result<(), String> {
-        match key {
-            "slice_us" => self.slice = super::builtin::slice(value)?,
-            "slice_min_us" => self.slice_min = super::builtin::slice(value)?,
-            _ => return Err(format!("it has no option '{key}', only 'slice_us', 'slice_min_us'")),
-        }
-        Ok(())
+        let slices = &mut [("slice_us", &mut self.slice), ("slice_min_us", &mut self.slice_min)];
+        set_slice(slices, key, value)
     }
 
     fn enqueue(&mut self, task: &Task, cx: &mut Context<'_>) {

@@ -4,8 +4,8 @@
 use super::Board;
 use crate::{
     bpf::{
-        intf::{self, cpu_ctx, decision, relay_call},
-        wire::Wire,
+        intf::{self, cpu_ctx, decision, event, relay_call},
+        wire::{self, Wire},
     },
     machine::{scheduler::Scheduler, stop::Stop},
     policy::{Cpu, Load, Machine, Order, Task, Verdict},
@@ -20,7 +20,6 @@ use nix::{
     sys::time::TimeSpec,
 };
 use std::{
-    cell::RefCell,
     ffi::c_void,
     marker::PhantomData,
     num::NonZeroUsize,
@@ -43,6 +42,22 @@ pub(super) enum Event {
     Exited(Pid),
 }
 
+impl Event {
+    /// From what the kernel's half wrote. None if it is of no known kind.
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let head: event = wire::value(bytes)?;
+        let mask = bytes[size_of::<event>()..].chunks_exact(8);
+        let words = mask.map(|word| word.iter().rev().fold(0, |sum, &b| sum << 8 | u64::from(b)));
+        match head.kind {
+            intf::event_kind_EV_RUNNABLE => Some(Self::Enqueued(Task::from_event(&head, words))),
+            intf::event_kind_EV_CPU => Some(Self::CpuWants(CpuId(u32::try_from(head.cpu).ok()?))),
+            intf::event_kind_EV_CHANGED => Some(Self::Changed(Task::from_event(&head, words))),
+            intf::event_kind_EV_EXITED => Some(Self::Exited(Pid(head.pid))),
+            _ => None,
+        }
+    }
+}
+
 /// The policy's end of the exchange. It outlives the [`Scheduler`] that it was made of, should it have to.
 pub(super) struct Channel {
     ring: RingBuffer<'static>,
@@ -56,7 +71,7 @@ pub(super) struct Channel {
     /// The clock of events, at the last batch.
     clock: (Nanos, Instant),
     /// CPUs that were picked since the last batch.
-    picked: RefCell<Vec<CpuId>>,
+    picked: Vec<CpuId>,
 }
 
 impl Channel {
@@ -93,7 +108,7 @@ impl Channel {
             idle_cpu: Program(skel.progs.relay_idle_cpu.as_fd().try_clone_to_owned()?),
             board,
             clock: (Nanos(0), Instant::now()),
-            picked: RefCell::default(),
+            picked: Vec::new(),
         })
     }
 
@@ -142,7 +157,7 @@ impl Channel {
 
     /// Wakes CPUs that were picked: those that got no task look around, and pass for idle again.
     fn release_picked(&mut self) -> Result<()> {
-        let kicks: Vec<Order> = self.picked.take().into_iter().map(Order::look).collect();
+        let kicks: Vec<Order> = self.picked.drain(..).map(Order::look).collect();
         for batch in kicks.chunks(DECISIONS_MAX) {
             self.apply_batch(batch, &mut Vec::new())?;
         }
@@ -188,7 +203,7 @@ impl Machine for Channel {
         let mut call = relay_call { nr: pid.0 as u32, ..NO_CALL };
         self.idle_cpu.run(&mut call).ok()?;
         let cpu = (call.nr != u32::MAX).then_some(CpuId(call.nr))?;
-        self.picked.borrow_mut().push(cpu);
+        self.picked.push(cpu);
         Some(cpu)
     }
 
@@ -205,7 +220,17 @@ impl Machine for Channel {
     }
 
     fn show(&mut self, name: &str, value: f64) {
-        self.board.lock().insert(name.to_owned(), value);
+        let mut figures = self.board.lock();
+        match figures.get_mut(name) {
+            Some(shown) => *shown = value,
+            None => {
+                figures.insert(name.to_owned(), value);
+            }
+        }
+    }
+
+    fn shown(&self, name: &str) -> Option<f64> {
+        self.board.lock().get(name).copied()
     }
 }
 
@@ -314,7 +339,7 @@ mod tests {
 
     #[test]
     fn events_decode() {
-        let mut bytes = vec![0; size_of::<intf::event>()];
+        let mut bytes = vec![0; size_of::<event>()];
         assert!(matches!(Event::decode(&bytes), Some(Event::Enqueued(_))));
         bytes.extend([1, 0, 0, 0, 0, 0, 0, 0x80]);
         let Some(Event::Enqueued(task)) = Event::decode(&bytes) else { panic!("not enqueued") };

@@ -4,15 +4,17 @@
 //! the program can be stopped whatever the policy is doing.
 
 mod channel;
+mod lateness;
 mod memory;
 
+pub use lateness::Lateness;
 pub use memory::lock_memory;
 
 use crate::{
     exit::{Exit, Failure},
     machine::{scheduler::Scheduler, stop::Stop},
-    policy::{Desk, INTERFACE, Machine, Policy, Task},
-    units::{CpuId, Nanos, Pid},
+    policy::{Desk, INTERFACE, Machine, Policy},
+    units::Nanos,
 };
 use anyhow::{Context as _, Result};
 use channel::{Channel, Event};
@@ -31,16 +33,13 @@ const TICK_MIN: Nanos = Nanos::from_millis(1);
 /// How long a policy may take to end when it is told to.
 const END_WAIT: Duration = Duration::from_millis(200);
 
-/// Figures that a policy shows, by their names.
-pub type Figures = BTreeMap<String, f64>;
-
 /// The figures, for the policy's thread and for reports.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Board(Arc<Mutex<Figures>>);
+pub(crate) struct Board(Arc<Mutex<BTreeMap<String, f64>>>);
 
 impl Board {
     /// A policy that panicked leaves them whole: each change is one insertion.
-    fn lock(&self) -> MutexGuard<'_, Figures> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, f64>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -73,11 +72,11 @@ pub struct Relay {
 }
 
 impl Relay {
-    /// Starts the policy's thread. Before the scheduler is attached, so that it is there for the first task.
+    /// Starts the policy's thread. Before the scheduler is attached, so that it is there for the first task. `ended` is
+    /// triggered when the policy ends by itself.
     ///
     /// # Errors
-    /// When the kernel does not give the memory that both share, or no thread. `ended` is triggered when the policy
-    /// ends by itself.
+    /// When the kernel does not give the memory that both share, or no thread.
     pub fn start(
         scheduler: &Scheduler<'_>,
         mut policy: Box<dyn Policy>,
@@ -108,7 +107,7 @@ impl Relay {
     }
 
     /// The figures that the policy shows.
-    pub fn figures(&self) -> Figures {
+    pub fn figures(&self) -> BTreeMap<String, f64> {
         self.board.lock().clone()
     }
 
@@ -189,20 +188,3 @@ fn serve(
 
 /// An order that came too early is tried again after this: the task is in its queue within a callback's time.
 const RETRY_AFTER: Duration = Duration::from_micros(50);
-
-impl Event {
-    /// From what the kernel's half wrote. None if it is of no known kind.
-    fn decode(bytes: &[u8]) -> Option<Self> {
-        use crate::bpf::{intf, wire};
-        let head: intf::event = wire::value(bytes)?;
-        let mask = bytes[size_of::<intf::event>()..].chunks_exact(8);
-        let words = mask.map(|word| word.iter().rev().fold(0, |sum, &b| sum << 8 | u64::from(b)));
-        match head.kind {
-            intf::event_kind_EV_RUNNABLE => Some(Self::Enqueued(Task::from_event(&head, words))),
-            intf::event_kind_EV_CPU => Some(Self::CpuWants(CpuId(u32::try_from(head.cpu).ok()?))),
-            intf::event_kind_EV_CHANGED => Some(Self::Changed(Task::from_event(&head, words))),
-            intf::event_kind_EV_EXITED => Some(Self::Exited(Pid(head.pid))),
-            _ => None,
-        }
-    }
-}

@@ -72,12 +72,6 @@ pub struct Total {
     pub queue_depth: u64,
     /// Times from wakeup to running, of the tasks that started to run in the interval.
     pub wakeup_latency: Latency,
-    /// Of a policy in user space: see [`PolicyRow`].
-    #[serde(skip)]
-    pub answer: Latency,
-    /// The same.
-    #[serde(skip)]
-    pub served: Latency,
 }
 
 /// What one or more CPUs did in an interval.
@@ -203,11 +197,15 @@ impl Interval {
                 runnable: after.runnable(),
                 queue_depth: after.waiting(),
                 wakeup_latency: Latency::of(&latencies),
-                answer: Latency::of(&answers),
-                served: Latency::of(&serves),
             },
             tasks,
-            policy: None,
+            policy: after.policy.clone().map(|policy| PolicyRow {
+                name: policy.name,
+                late: policy.late,
+                answer: Latency::of(&answers),
+                served: Latency::of(&serves),
+                figures: policy.figures,
+            }),
         }
     }
 }

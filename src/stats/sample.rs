@@ -4,7 +4,10 @@ use crate::{
     bpf::intf::{self, cpu_ctx, cpu_stats},
     units::CpuId,
 };
-use std::time::{Instant, SystemTime};
+use std::{
+    collections::BTreeMap,
+    time::{Instant, SystemTime},
+};
 
 /// Everything at an instant.
 #[derive(Debug, Clone)]
@@ -15,8 +18,21 @@ pub struct Sample {
     pub time: SystemTime,
     /// One for each possible CPU, ascending.
     pub cpus: Vec<CpuSample>,
-    /// Tasks in the deadline queues of all LLCs.
+    /// Tasks in the deadline queues of all LLCs, and in those of a policy in user space.
     pub nr_queued: u64,
+    /// The policy in user space, if one decides.
+    pub policy: Option<PolicySample>,
+}
+
+/// A policy in user space at an instant.
+#[derive(Debug, Clone)]
+pub struct PolicySample {
+    /// What it is called.
+    pub name: String,
+    /// Whether the kernel's half has taken over from it.
+    pub late: bool,
+    /// Figures of its own, by their names.
+    pub figures: BTreeMap<String, f64>,
 }
 
 /// A CPU at an instant.
@@ -109,7 +125,13 @@ pub(crate) mod made {
     /// A sample `ms` after `start`.
     pub fn sample(start: Instant, ms: u64, cpus: Vec<CpuSample>) -> Sample {
         let after = Duration::from_millis(ms);
-        Sample { at: start + after, time: SystemTime::UNIX_EPOCH + after, cpus, nr_queued: 0 }
+        Sample {
+            at: start + after,
+            time: SystemTime::UNIX_EPOCH + after,
+            cpus,
+            nr_queued: 0,
+            policy: None,
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Policies that nobody should write. This binary becomes one of them where `MISCHIEF` is set.
 
+use clap::ValueEnum;
 use scheduler::{
     policy::{Context, Decision, Policy, Task},
     units::{CpuId, Nanos, Pid, Vtime},
@@ -13,7 +14,7 @@ use std::{
 };
 
 /// What a policy can do wrong.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Mischief {
     /// None: it is asked about every wakeup, and answers.
     None,
@@ -41,18 +42,6 @@ use Mischief::{
 };
 
 impl Mischief {
-    pub const ALL: [Self; 9] = [
-        Self::None,
-        Panics,
-        Loops,
-        DecidesNothing,
-        DecidesTwice,
-        DecidesAtRandom,
-        DecidesLate,
-        Naps,
-        OfAnotherVersion,
-    ];
-
     const VARIABLE: &str = "MISCHIEF";
 
     /// The command that runs the policy: this binary.
@@ -65,14 +54,22 @@ impl Mischief {
     /// Runs the policy, if that is what this process was started for.
     pub fn act() -> Option<ExitCode> {
         let name = env::var(Self::VARIABLE).ok()?;
-        let mischief = Self::ALL.into_iter().find(|mischief| format!("{mischief:?}") == name)?;
-        Some(scheduler::run(Bad { mischief, asked: 0, held: VecDeque::new() }))
+        let all = Self::value_variants();
+        let mischief = *all.iter().find(|mischief| format!("{mischief:?}") == name)?;
+        Some(scheduler::run(Bad {
+            mischief,
+            asked: 0,
+            chance: fastrand::Rng::with_seed(4),
+            held: VecDeque::new(),
+        }))
     }
 }
 
 struct Bad {
     mischief: Mischief,
     asked: u64,
+    /// The same sequence each time: what a case found can be found again.
+    chance: fastrand::Rng,
     held: VecDeque<(Instant, Task)>,
 }
 
@@ -106,18 +103,19 @@ impl Policy for Bad {
                 cx.decide(task, Decision::on(CpuId((self.asked % 4) as u32)));
             }
             DecidesAtRandom => {
+                let chance = &mut self.chance;
                 for _ in 0..2 {
                     let mut other = task.clone();
-                    if fastrand::bool() {
-                        other.pid = Pid(fastrand::i32(..));
+                    if chance.bool() {
+                        other.pid = Pid(chance.i32(..));
                     }
                     let mut decision = Decision::any_cpu();
-                    if fastrand::bool() {
-                        decision = Decision::on(CpuId(fastrand::u32(..) >> fastrand::u32(..32)));
+                    if chance.bool() {
+                        decision = Decision::on(CpuId(chance.u32(..) >> chance.u32(..32)));
                     }
-                    let slice = Nanos(fastrand::u64(..) >> fastrand::u32(..64));
-                    decision = decision.vtime(Vtime(fastrand::u64(..))).slice(slice);
-                    cx.decide(&other, if fastrand::bool() { decision.preempt() } else { decision });
+                    let slice = Nanos(chance.u64(..) >> fastrand::u32(..64));
+                    decision = decision.vtime(Vtime(chance.u64(..))).slice(slice);
+                    cx.decide(&other, if chance.bool() { decision.preempt() } else { decision });
                 }
             }
             DecidesLate => {

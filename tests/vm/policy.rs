@@ -104,27 +104,38 @@ fn longest_unrun(hogs: &[Hog], window: Duration) -> Result<Duration> {
     Ok(longest)
 }
 
+/// What a policy may cost more than the base alone, in time unrun.
+const MORE: Duration = Duration::from_millis(100);
+
+/// Four hogs a CPU, on two, once the scheduler is there: to load beside them takes long.
+fn hogs() -> Result<Vec<Hog>> {
+    let hogs = (0..8).map(|_| hog().start()).collect();
+    thread::sleep(Duration::from_millis(500));
+    hogs
+}
+
+/// The longest time that one of these hogs does not run with decisions in the kernel.
+fn unrun_by_base(vm: &mut Vm, window: Duration) -> Result<Duration> {
+    let alone = vm.scheduler(&[])?;
+    let unrun = longest_unrun(&hogs()?, window)?;
+    alone.finish()?;
+    vm.say(format!("base alone: {unrun:?}"));
+    Ok(unrun)
+}
+
 /// Stopped for ten seconds under four hogs a CPU, the policy is missed by nobody, and takes over again.
 fn policy_stopped(vm: &mut Vm) -> Result<()> {
     const WINDOW: Duration = Duration::from_secs(3);
-    const MORE: Duration = Duration::from_millis(100);
-    let hogs: Vec<Hog> = (0..8).map(|_| hog().start()).collect::<Result<_>>()?;
-    let alone = vm.scheduler(&[])?;
-    thread::sleep(Duration::from_millis(500));
-    let by_base = longest_unrun(&hogs, WINDOW)?;
-    alone.finish()?;
-
+    let by_base = unrun_by_base(vm, WINDOW)?;
     let mut scheduler = vm.scheduler(&["--policy", "vruntime", "--json", "--interval=0.5"])?;
-    thread::sleep(Duration::from_millis(500));
+    let hogs = hogs()?;
     let by_policy = longest_unrun(&hogs, WINDOW)?;
     scheduler.process().signal(Signal::SIGSTOP)?;
     let stopped = longest_unrun(&hogs, Duration::from_secs(10))?;
     scheduler.process().signal(Signal::SIGCONT)?;
     let after = longest_unrun(&hogs, WINDOW)?;
     scheduler.check_alive()?;
-    vm.say(format!(
-        "longest unrun: base {by_base:?}, policy {by_policy:?}, stopped {stopped:?}, after {after:?}"
-    ));
+    vm.say(format!("longest unrun: policy {by_policy:?}, stopped {stopped:?}, after {after:?}"));
     let intervals = intervals(&mut scheduler)?;
     let end = scheduler.finish()?;
     for wait in [by_policy, stopped, after] {
@@ -163,19 +174,14 @@ fn policy_of_another_version(vm: &mut Vm) -> Result<()> {
 /// Whatever a policy does, no task waits for much longer than by the base alone, and nothing is ejected.
 fn policy_mischief(vm: &mut Vm) -> Result<()> {
     const WINDOW: Duration = Duration::from_secs(2);
-    const MORE: Duration = Duration::from_millis(100);
-    let hogs: Vec<Hog> = (0..8).map(|_| hog().start()).collect::<Result<_>>()?;
-    let alone = vm.scheduler(&[])?;
-    thread::sleep(Duration::from_millis(500));
-    let by_base = longest_unrun(&hogs, WINDOW)?;
-    alone.finish()?;
-    vm.say(format!("base alone: {by_base:?}"));
+    let by_base = unrun_by_base(vm, WINDOW)?;
     use Mischief::{DecidesAtRandom, DecidesLate, DecidesNothing, DecidesTwice, Loops};
     for mischief in [Loops, DecidesNothing, DecidesTwice, DecidesAtRandom, DecidesLate] {
         let flags = ["--json", "--interval=0.5"];
         let mut scheduler = Scheduler::start(&mut mischief.command()?, &flags)?;
-        thread::sleep(Duration::from_millis(500));
+        let hogs = hogs()?;
         let unrun = longest_unrun(&hogs, WINDOW)?;
+        drop(hogs);
         scheduler.check_alive()?;
         let sum = sums(&intervals(&mut scheduler)?)?;
         let end = scheduler.finish()?;
@@ -185,8 +191,12 @@ fn policy_mischief(vm: &mut Vm) -> Result<()> {
             .collect();
         vm.say(format!("{mischief:?}: {unrun:?}, {}, {}", shown.join(" "), end.stderr));
         ensure!(unrun < by_base + MORE, "{mischief:?}: a hog did not run for {unrun:?}");
-        let late = !matches!(mischief, DecidesTwice | DecidesAtRandom);
-        ensure!((sum["late"] > 0) == late, "{mischief:?}: late {} times", sum["late"]);
+        match mischief {
+            // Whether 50 ms pass without a decision of what waits is chance.
+            DecidesAtRandom => {}
+            DecidesTwice => ensure!(sum["late"] == 0, "late {} times", sum["late"]),
+            _ => ensure!(sum["late"] > 0, "{mischief:?} was never late"),
+        }
         match mischief {
             DecidesNothing => ensure!(sum["taken"] > 0, "the base took nothing"),
             DecidesTwice => ensure!(sum["stale"] > 100, "a second decision was not stale"),
@@ -381,11 +391,19 @@ fn policy_forgets(vm: &mut Vm) -> Result<()> {
 fn policy_memory_pressure(vm: &mut Vm) -> Result<()> {
     let mut scheduler = vm.scheduler(&["--policy", "vruntime", "--json", "--interval=0.5"])?;
     fs::write(format!("/proc/{}/oom_score_adj", scheduler.process().pid()), "-1000")?;
-    let line =
-        "stress-ng --timeout 20 --bigheap 4 --bigheap-growth 32m --vm 2 --vm-bytes 60% --cpu 2";
-    let end = vm.run(&line.split(' ').collect::<Vec<_>>(), Duration::from_secs(200))?;
-    vm.say(end.stdout + &end.stderr);
-    let killed = vm.kernel_log().contains("Out of memory");
+    let line = "stress-ng --bigheap 4 --bigheap-growth 32m --vm 2 --vm-bytes 80% --cpu 2";
+    let load = vm.start(&line.split(' ').collect::<Vec<_>>())?;
+    // How fast memory fills is the host's affair.
+    let begin = Instant::now();
+    let mut killed = false;
+    while !killed && begin.elapsed() < Duration::from_secs(200) {
+        thread::sleep(Duration::from_secs(1));
+        killed = vm.kernel_log().contains("Out of memory");
+    }
+    thread::sleep(Duration::from_secs(5));
+    load.signal(Signal::SIGINT)?;
+    load.wait(Duration::from_secs(100))?;
+    vm.say(format!("out of memory after {:?}", begin.elapsed()));
     let sum = sums(&intervals(&mut scheduler)?)?;
     vm.say(format!("{sum:?}"));
     ensure!(killed, "memory did not run out");
