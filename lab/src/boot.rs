@@ -162,7 +162,7 @@ impl Boot<'_> {
                     Ok(Message::AllDone) => return Ok(GuestEnd::Done(cases.len())),
                     Err(_) => continue,
                 },
-                Event::Off => "the guest went off in the middle".to_owned(),
+                Event::Off(how) => format!("the guest went off in the middle, {how}"),
                 Event::Silence => format!("hang: no end within {} s", limit.as_secs()),
             };
             let case = cases.get(done).context("a guest that does not end after its last case")?;

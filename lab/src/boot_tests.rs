@@ -71,7 +71,7 @@ struct Script(VecDeque<String>, &'static str);
 
 impl Results for Script {
     fn next_line(&mut self, _: Duration) -> Result<Event> {
-        Ok(self.0.pop_front().map_or(Event::Off, Event::Line))
+        Ok(self.0.pop_front().map_or(Event::Off(String::new()), Event::Line))
     }
 
     fn console_tail(&self, _: usize) -> String {

@@ -107,7 +107,7 @@ fn in_guest(scheduler: &Path, kernel: &Kernel, why: &str, folder: &Path) -> Resu
                 writeln!(out, "{line}")?;
                 continue;
             }
-            Event::Off => "went off early",
+            Event::Off(_) => "went off early",
             Event::Silence => "hangs",
         };
         // QEMU's threads sometimes run stale code while a kernel patches itself as it boots.

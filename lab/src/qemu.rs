@@ -7,7 +7,7 @@ use std::{
     fs::{self, File},
     io::{BufWriter, Read, Write},
     os::unix::process::CommandExt,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread,
     time::{Duration, Instant},
@@ -71,7 +71,8 @@ pub struct Running {
     qemu: Child,
     results: File,
     partial: String,
-    console: std::path::PathBuf,
+    console: PathBuf,
+    log: PathBuf,
 }
 
 impl Guest<'_> {
@@ -81,6 +82,7 @@ impl Guest<'_> {
         let archive = folder.join("initramfs.cpio");
         let console = folder.join("console.log");
         let results = folder.join("results.log");
+        let log = folder.join("qemu.log");
         let mut out = BufWriter::new(File::create(&archive)?);
         initramfs.write(&mut out).and_then(|()| out.flush()).context("writing the initramfs")?;
         File::create(&results).context("creating the file of results")?;
@@ -91,10 +93,10 @@ impl Guest<'_> {
         let qemu = command
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(File::create(folder.join("qemu.log"))?)
+            .stderr(File::create(&log)?)
             .spawn()
             .context("starting qemu-system-x86_64: run scripts/setup.sh")?;
-        Ok(Running { qemu, results: File::open(results)?, partial: String::new(), console })
+        Ok(Running { qemu, results: File::open(results)?, partial: String::new(), console, log })
     }
 
     /// All that QEMU is told, but for the paths of files.
@@ -167,8 +169,8 @@ pub fn version() -> Result<String> {
 pub enum Event {
     /// A line from the guest.
     Line(String),
-    /// The guest is off.
-    Off,
+    /// The guest is off. How QEMU ended, and what it said.
+    Off(String),
     /// Nothing came within the limit.
     Silence,
 }
@@ -179,7 +181,7 @@ impl Running {
         const POLL: Duration = Duration::from_millis(50);
         let end = Instant::now() + limit;
         loop {
-            let off = self.qemu.try_wait().context("waiting for QEMU")?.is_some();
+            let off = self.qemu.try_wait().context("waiting for QEMU")?;
             let mut bytes = Vec::new();
             self.results.read_to_end(&mut bytes).context("reading results")?;
             self.partial += &String::from_utf8_lossy(&bytes);
@@ -188,8 +190,10 @@ impl Running {
                 self.partial = rest.to_owned();
                 return Ok(Event::Line(line));
             }
-            if off {
-                return Ok(Event::Off);
+            if let Some(status) = off {
+                let said = fs::read(&self.log).unwrap_or_default();
+                let said = String::from_utf8_lossy(&said);
+                return Ok(Event::Off(format!("QEMU ended with {status}: {}", said.trim())));
             }
             if Instant::now() >= end {
                 return Ok(Event::Silence);

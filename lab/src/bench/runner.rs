@@ -288,7 +288,7 @@ impl Runner {
         loop {
             let line = match running.next_line(limit)? {
                 Event::Line(line) => line,
-                Event::Off => bail!("the guest died during {part:?}"),
+                Event::Off(how) => bail!("the guest died during {part:?}, {how}"),
                 Event::Silence => {
                     bail!("the guest hangs: no end of {part:?} within {} s", limit.as_secs())
                 }
