@@ -29,6 +29,8 @@ mod policy;
 mod programs;
 #[path = "vm/refusals.rs"]
 mod refusals;
+#[path = "vm/service.rs"]
+mod service;
 #[path = "vm/stress.rs"]
 mod stress;
 #[path = "vm/truth.rs"]
@@ -38,9 +40,19 @@ fn main() -> ExitCode {
     if let Some(code) = mischief::Mischief::act() {
         return code;
     }
+    let mut programs: Vec<(&str, PathBuf)> = vec![
+        (lab::vm::SCHEDULER, env!("CARGO_BIN_EXE_scheduler").into()),
+        (policy::FIFO, example("fifo")),
+        (policy::VRUNTIME, example("vruntime")),
+        (policy::PIN_BY_NAME, example("pin_by_name")),
+    ];
+    // Which of them a host has depends on its release; the case says what it lacks.
+    let managers = [service::MANAGER, service::EXECUTOR].map(|path| (path, PathBuf::from(path)));
+    programs.extend(managers.into_iter().filter(|(_, path)| path.exists()));
     let suite = Suite {
         cases: [
             lifecycle::CASES,
+            service::CASES,
             refusals::CASES,
             affinity::CASES,
             fairness::CASES,
@@ -52,13 +64,8 @@ fn main() -> ExitCode {
             compare::CASES,
         ]
         .concat(),
-        programs: vec![
-            (lab::vm::SCHEDULER, env!("CARGO_BIN_EXE_scheduler").into()),
-            (policy::FIFO, example("fifo")),
-            (policy::VRUNTIME, example("vruntime")),
-            (policy::PIN_BY_NAME, example("pin_by_name")),
-        ],
-        tools: &["stress-ng", "cyclictest", "hackbench", "setpriv"],
+        programs,
+        tools: &["stress-ng", "cyclictest", "hackbench", "setpriv", "systemctl"],
         root: env!("CARGO_MANIFEST_DIR").into(),
         folder: concat!(env!("CARGO_TARGET_TMPDIR"), "/vm").into(),
     };
