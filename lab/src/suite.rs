@@ -267,12 +267,14 @@ impl Suite {
             };
             match kernel {
                 Ok(kernel) => {
-                    planned.boots.extend(groups.into_iter().map(|((mode, topology), cases)| Boot {
-                        kernel: kernel.clone(),
-                        mode,
-                        topology,
-                        cases,
-                    }))
+                    for ((mode, topology), cases) in groups {
+                        planned.boots.extend(cases.chunks(CASES_PER_BOOT).map(|cases| Boot {
+                            kernel: kernel.clone(),
+                            mode,
+                            topology,
+                            cases: cases.to_vec(),
+                        }));
+                    }
                 }
                 // Nobody packages it, and it takes an hour to build: it must be asked for.
                 Err(error) if series == UNPACKAGED && request.kernels.is_empty() => {
@@ -283,9 +285,15 @@ impl Suite {
             }
         }
         planned.boots.sort_by_key(|boot| boot.mode);
+        // Those of the newest kernel, which are the most, first: the other end is taken from the back.
+        let parallel = planned.boots.partition_point(|boot| boot.mode == Mode::Parallel);
+        planned.boots[parallel..].reverse();
         Ok(planned)
     }
 }
+
+/// A boot takes ten seconds, and what is left for one worker at the end nobody shares.
+const CASES_PER_BOOT: usize = 8;
 
 /// What a request comes to.
 #[derive(Default)]

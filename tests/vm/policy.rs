@@ -48,7 +48,7 @@ pub const CASES: &[Case] = &[
     Case::new(14, "policy_examples", policy_examples).deterministic(),
     Case::new(14, "policy_pins_by_name", policy_pins_by_name).deterministic(),
     Case::new(14, "policy_fifo_is_fifo", policy_fifo_is_fifo).deterministic().on(Topology::TWO),
-    Case::new(14, "policy_accounts", |vm| policy_accounts(vm, 50_000)),
+    Case::new(14, "policy_accounts", |vm| policy_accounts(vm, 50_000)).limit_secs(1100),
     Case::new(14, "policy_accounts_million", |vm| policy_accounts(vm, 1_000_000))
         .thorough()
         .limit_secs(1200),
@@ -216,7 +216,7 @@ fn policy_examples(vm: &mut Vm) -> Result<()> {
     {
         let mut scheduler = Scheduler::start(&mut Command::new(program), flags)?;
         let hogs: Vec<Hog> = (0..8).map(|_| hog().start()).collect::<Result<_>>()?;
-        thread::sleep(Duration::from_secs(4));
+        thread::sleep(Duration::from_secs(2));
         for hog in &hogs {
             ensure!(!hog.cpu_time()?.is_zero(), "a hog does not run under {program}");
         }
@@ -452,11 +452,11 @@ fn policy_idles(vm: &mut Vm) -> Result<()> {
 /// From an offer to the answer, and to the run: what is published, with a wide margin.
 fn policy_round_trip(vm: &mut Vm) -> Result<()> {
     for policy in ["vruntime", "fifo"] {
-        let mut scheduler = vm.scheduler(&["--policy", policy, "--json", "--interval=4"])?;
+        let mut scheduler = vm.scheduler(&["--policy", policy, "--json", "--interval=2"])?;
         let hogs: Vec<Hog> = (0..8).map(|_| hog().start()).collect::<Result<_>>()?;
         let wakers: Vec<Hog> =
             (0..4).map(|_| hog().sleeping(200, 2000).start()).collect::<Result<_>>()?;
-        thread::sleep(Duration::from_secs(5));
+        thread::sleep(Duration::from_millis(2500));
         let intervals = intervals(&mut scheduler)?;
         drop((hogs, wakers));
         scheduler.check_alive()?;
