@@ -165,7 +165,7 @@ fn policies_are_listed_and_others_refused() {
         (&["--policy", "a\x1b[31m"], &["--policy"]),
         (&["--set", "slice_us=1000"], &["--set", "--policy"]),
         (&["--policy", "fifo", "--set", "slice_us"], &["--set", "KEY=VALUE"]),
-        (&["--policy", "fifo", "--set", "slice_us=7"], &["slice_us=7", "fifo", "100 to 100000"]),
+        (&["--policy", "fifo", "--set", "slice_us=7"], &["slice_us=7", "fifo", "100 to 20000"]),
         (&["--policy", "vruntime", "--set", "speed=9"], &["speed", "vruntime", "slice_min_us"]),
         (&["--policy", "fifo", "--grace-us", "99"], &["--grace-us", "100 to 50000"]),
         (&["--policy", "fifo", "--ring-kib", "5"], &["--ring-kib", "power of two"]),

@@ -163,8 +163,12 @@ static __always_inline void choose_target(struct task_struct *p, s32 cpu, struct
 		tctx->vruntime_vns = place_requeue(tctx->vruntime_vns, clock_now(tctx, cpu),
 						   knobs.lag_runnable_ns, tctx->weight);
 		ask_again(tctx, to->slice_ns);
-		first = is_rcu_reader(p);
+		first = is_rcu_reader(p) && !tctx->went_first &&
+			!vtime_before(clock_now(tctx, cpu) +
+					      to_virtual(2 * knobs.slice_max_ns, tctx->weight),
+				      tctx->vruntime_vns);
 	}
+	tctx->went_first = first;
 	if (to->enq_flags & SCX_ENQ_REENQ)
 		count(CNT_REENQUEUED);
 	/* Served by the kernel before it asks us, and where it no longer does. */
@@ -224,7 +228,7 @@ void BPF_STRUCT_OPS(sched_dispatch, s32 cpu, struct task_struct *prev)
 	u32 llc = llc_of(cpu), nr_waiting;
 	struct llc_ctx *lctx = llc_ctx_of(llc);
 	s32 nr_llc, nr_cpu;
-	bool cpu_first;
+	bool cpu_first, rescued = false;
 
 	if (!cctx || !lctx) {
 		count(CNT_BAD_CONTEXT);
@@ -259,6 +263,7 @@ void BPF_STRUCT_OPS(sched_dispatch, s32 cpu, struct task_struct *prev)
 		lctx->rescued_at = now;
 		if (rescue(llc, cpu_dsq(cpu), cpu, lctx->clock.now_vns - FIRST_VNS, now)) {
 			cctx->pinned = true;
+			rescued = true;
 			nr_cpu++;
 		}
 	} else if (nr_cpu > 0 && now - cctx->rescued_at > RESCUE_GAP_NS) {
@@ -287,8 +292,13 @@ void BPF_STRUCT_OPS(sched_dispatch, s32 cpu, struct task_struct *prev)
 			return;
 		}
 	}
-	/* A coin where the LLC's deadline is unknown: neither queue may starve the other. */
-	if (llc_head.unknown)
+	/*
+	 * A coin where the LLC's deadline is unknown: neither queue may starve the other. But a
+	 * task that any CPU served would have none but this one for it.
+	 */
+	if (rescued)
+		cpu_first = true;
+	else if (llc_head.unknown)
 		cpu_first = nr_cpu > 0 && (now >> 10) % 2;
 	else
 		cpu_first = nr_cpu > 0 && (!llc_head.waits || vtime_before(cpu_head.deadline_vns,
@@ -426,7 +436,7 @@ void BPF_STRUCT_OPS(sched_tick, struct task_struct *p)
 	if (scx_bpf_dsq_nr_queued(SCX_DSQ_LOCAL) <= 0 && !cctx->steal_from &&
 	    !gives_way(&cpu_head, due_vns) && !gives_way(&llc_head, due_vns)) {
 		if (llc_head.waits)
-			wake_idle_for_head(llc);
+			wake_idle_for_heads(llc);
 		else if (smt_enabled && is_crowded(p, cctx, cpu))
 			scx_bpf_task_set_slice(p, 0);
 		return;

@@ -88,13 +88,22 @@ static __always_inline void kick_idle(s32 cpu)
 	kick(cpu, SCX_KICK_IDLE);
 }
 
-/* A CPU that went idle before the task was queued would sleep on. */
-static __always_inline void wake_idle_for(const struct task_struct *p)
+/*
+ * A CPU that went idle before the task was queued would sleep on. True: one is woken. As
+ * kick() does, but asked first: a CPU that is picked and not kicked is marked as busy.
+ */
+static __always_inline bool wake_idle_for(const struct task_struct *p)
 {
-	s32 cpu = scx_bpf_pick_idle_cpu(p->cpus_ptr, 0);
+	struct cpu_ctx *here = cpu_ctx_of(bpf_get_smp_processor_id());
+	s32 cpu;
 
-	if (cpu >= 0)
-		kick_idle(cpu);
+	if (!here || !here->online)
+		return false;
+	cpu = scx_bpf_pick_idle_cpu(p->cpus_ptr, 0);
+	if (cpu < 0)
+		return false;
+	scx_bpf_kick_cpu(cpu, SCX_KICK_IDLE);
+	return true;
 }
 
 /* An idle CPU of `p` within `slot`, claimed; negative: there is none. */

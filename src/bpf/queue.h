@@ -129,9 +129,9 @@ static __always_inline bool steal_nearest(u32 llc)
 /*
  * Looks through queue `from` for the task that has waited longest, and if that is
  * too long puts it in front of everything, in queue `to` (a task cannot be moved
- * within one). Both are served by this CPU. From the end, where those with the latest
- * deadlines are. bpf_for counts the steps, and the function has linkage, so that the
- * verifier need not follow every count.
+ * within one). Both are served by this CPU. From either end by turns: at the last are
+ * those with the latest deadlines, but also who was rescued just now. bpf_for counts the steps, and
+ * the function has linkage, so that the verifier need not follow every count.
  */
 __attribute__((noinline)) int rescue(u64 from, u64 to, s32 cpu, u64 first_vns, u64 now)
 {
@@ -139,10 +139,12 @@ __attribute__((noinline)) int rescue(u64 from, u64 to, s32 cpu, u64 first_vns, u
 	struct bpf_iter_scx_dsq it;
 	struct task_struct *p;
 	struct task_ctx *tctx;
+	/* As good as a coin: looks are at ticks, milliseconds apart. */
+	u64 end = (now >> 16) % 2 ? SCX_DSQ_ITER_REV : 0;
 	int moved = 0, i;
 	s32 pid = 0;
 
-	if (!bpf_iter_scx_dsq_new(&it, from, SCX_DSQ_ITER_REV)) {
+	if (!bpf_iter_scx_dsq_new(&it, from, end)) {
 		bpf_for(i, 0, RESCUE_MAX) {
 			p = bpf_iter_scx_dsq_next(&it);
 			if (!p)
@@ -160,7 +162,7 @@ __attribute__((noinline)) int rescue(u64 from, u64 to, s32 cpu, u64 first_vns, u
 	if (!pid)
 		return 0;
 
-	if (!bpf_iter_scx_dsq_new(&it, from, SCX_DSQ_ITER_REV)) {
+	if (!bpf_iter_scx_dsq_new(&it, from, end)) {
 		bpf_for(i, 0, RESCUE_MAX) {
 			p = bpf_iter_scx_dsq_next(&it);
 			if (!p)
@@ -181,14 +183,20 @@ __attribute__((noinline)) int rescue(u64 from, u64 to, s32 cpu, u64 first_vns, u
 	return moved;
 }
 
-/* The first task of a queue may want an idle CPU that missed its kick. */
-static __always_inline void wake_idle_for_head(u64 dsq)
+/*
+ * The first tasks of a queue may want an idle CPU that missed its kick. Several, because
+ * those that may run on few CPUs gather in front.
+ */
+static __always_inline void wake_idle_for_heads(u64 dsq)
 {
 	struct task_struct *p;
+	u32 seen = 0;
 
+	if (!any_idle())
+		return;
 	bpf_for_each(scx_dsq, p, dsq, 0) {
-		wake_idle_for(p);
-		break;
+		if (wake_idle_for(p) || ++seen >= HEADS_MAX)
+			break;
 	}
 }
 

@@ -83,6 +83,7 @@ struct task_ctx {
 	bool spent;       /* used up its last request without sleeping */
 	bool sync;        /* its waker is about to sleep */
 	bool rescued;     /* runs out of turn: drives no clock */
+	bool went_first;  /* it was queued before all others last time, as an RCU reader */
 
 	/* Only with `relayed`. */
 	u64 offer;        /* its number and, in the last two bits, its enum offer_state */
@@ -204,7 +205,8 @@ static __always_inline bool is_bound(const struct task_struct *p)
  * that goes offline, too, waits for all readers before it tells us to empty its
  * queues, and 6.12 no longer asks us meanwhile whom that CPU shall run. BPF's own
  * entry code counts up once, for the current task. Without CONFIG_PREEMPT_RCU nobody
- * is preempted there, and there is no such field.
+ * is preempted there, and there is no such field. Some system calls do little but read
+ * under RCU, so who asks for this must not get a CPU by it: see choose_target().
  */
 static __always_inline bool is_rcu_reader(const struct task_struct *p)
 {
