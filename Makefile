@@ -7,6 +7,10 @@ CARGO ?= cargo
 CLANG_FORMAT ?= $(shell ls /usr/bin/clang-format /usr/bin/clang-format-* 2>/dev/null | grep -E 'format(-(1[89]|[2-9][0-9]))?$$' | sort -V | tail -n 1)
 TARGET = $(or $(CARGO_TARGET_DIR),target)
 
+# What packaging/share.sh writes below $(TARGET)/release/share, and goes to $(PREFIX)/share.
+SHARED = man/man8/scheduler.8 bash-completion/completions/scheduler zsh/site-functions/_scheduler \
+	fish/vendor_completions.d/scheduler.fish
+
 # For `make vm`: words of case names or case numbers, and series of kernels. Without either: what `make test` runs.
 CASE ?=
 KERNELS ?=
@@ -21,7 +25,7 @@ JOBS ?= 2
 ARGS ?=
 OUT ?= lab/results
 
-.PHONY: run bench gate examples test test-all check unit vm-all build install uninstall kernel-6.12 kernels lint format vm clean
+.PHONY: run bench gate examples test test-all check unit vm-all build share install uninstall kernel-6.12 kernels lint format vm clean
 
 # Says first where: on this machine if its kernel has sched_ext, you are root and you agree; else in a VM.
 run: build
@@ -33,6 +37,11 @@ run: build
 build:
 	@scripts/setup.sh build
 	$(CARGO) build --release
+	@$(MAKE) --no-print-directory share
+
+# The man page and the completions.
+share:
+	@packaging/share.sh $(TARGET)/release/scheduler $(TARGET)/release/share
 
 # Every case on the newest kernel, the core ones on the others, and a short benchmark against the baseline.
 test:
@@ -97,13 +106,16 @@ kernel-6.12:
 
 # After `make build`. The unit starts the binary where it will be once DESTDIR is the root.
 install:
-	@test -f $(TARGET)/release/scheduler || { echo "install: run 'make build' first, as the user who has cargo" >&2; exit 1; }
+	@for file in scheduler $(SHARED:%=share/%); do test -f $(TARGET)/release/$$file || { \
+		echo "install: run 'make build' first, as the user who has cargo" >&2; exit 1; }; done
 	install -D -m 755 $(TARGET)/release/scheduler $(DESTDIR)$(PREFIX)/bin/scheduler
 	install -D -m 644 packaging/scheduler.service $(DESTDIR)$(UNITDIR)/scheduler.service
 	sed -i 's|^ExecStart=/usr/local/bin/|ExecStart=$(PREFIX)/bin/|' $(DESTDIR)$(UNITDIR)/scheduler.service
+	for file in $(SHARED); do \
+		install -D -m 644 $(TARGET)/release/share/$$file $(DESTDIR)$(PREFIX)/share/$$file || exit 1; done
 
 uninstall:
-	rm -f $(DESTDIR)$(PREFIX)/bin/scheduler $(DESTDIR)$(UNITDIR)/scheduler.service
+	rm -f $(DESTDIR)$(PREFIX)/bin/scheduler $(DESTDIR)$(UNITDIR)/scheduler.service $(SHARED:%=$(DESTDIR)$(PREFIX)/share/%)
 
 clean:
 	$(CARGO) clean

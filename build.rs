@@ -53,7 +53,9 @@ fn main() -> Result<()> {
         .replace("pub fn ", "pub safe fn ");
     fs::write(out_dir.join("policy.rs"), policy)?;
 
-    println!("cargo:rustc-env=SCHEDULER_REVISION={}", revision());
+    let revision = git(&["describe", "--always", "--dirty", "--abbrev=10"]);
+    println!("cargo:rustc-env=SCHEDULER_REVISION={revision}");
+    println!("cargo:rustc-env=SCHEDULER_DATE={}", git(&["log", "-1", "--format=%cs"]));
     println!("cargo:rerun-if-changed=.git/HEAD");
     println!("cargo:rerun-if-changed=.git/refs");
     Ok(())
@@ -93,10 +95,10 @@ fn enum_setter(skeleton: &str) -> String {
     )
 }
 
-/// The git revision that this is built from; "unknown" outside a checkout.
-fn revision() -> String {
+/// What git says of the revision that this is built from; "unknown" outside a checkout.
+fn git(args: &[&str]) -> String {
     Command::new("git")
-        .args(["describe", "--always", "--dirty", "--abbrev=10"])
+        .args(args)
         .output()
         .ok()
         .filter(|out| out.status.success())

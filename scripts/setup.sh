@@ -85,6 +85,9 @@ probe() {
 	need xz-utils "xz" has xz
 	need zstd "zstd" has zstd
 	need systemd "systemd-analyze" has systemd-analyze
+	need mandoc "mandoc" has mandoc
+	need zsh "zsh" has zsh
+	need fish "fish" has fish
 	[ "$want" = bench ] || return 0
 	need linux-perf "perf" has perf
 	# scx_rustland, one of the peers, is linked with it.

@@ -3,6 +3,7 @@
 use crate::{
     compare::{Metric, Plan},
     exit::{Exit, Failure},
+    manual::{self, Shell},
     policy::builtin,
     settings::{
         Format, GRACE_US_DEFAULT, RING_KIB_DEFAULT, Report, SLICE_MIN_US_DEFAULT, SLICE_US,
@@ -13,9 +14,10 @@ use crate::{
 };
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, error::ErrorKind};
 use std::{
-    ffi::OsString,
+    borrow::Cow,
+    ffi::{OsStr, OsString},
     ops::RangeInclusive,
-    path::{Path, PathBuf},
+    path::Path,
     time::Duration,
 };
 
@@ -28,7 +30,7 @@ pub enum Request {
     Doctor,
     /// Run a command under the kernel's default and under this scheduler.
     Compare(Plan),
-    /// Print this text: the help or the version.
+    /// Print this text: the help, the version, a man page, or a shell's completions.
     Print(String),
 }
 
@@ -196,6 +198,17 @@ enum Command {
         #[arg(last = true, required = true, value_name = "COMMAND")]
         command: Vec<OsString>,
     },
+    /// Print the completions of this command line for a shell
+    ///
+    /// An installation has them.
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Print the man page, as roff
+    ///
+    /// An installation has it.
+    Man,
 }
 
 const INTERVAL_S: RangeInclusive<f64> = 0.01..=86_400.0;
@@ -302,7 +315,8 @@ where
 {
     let args: Vec<OsString> = args.into_iter().map(Into::into).collect();
     let compares = args.get(1).is_some_and(|arg| arg == "compare");
-    let cli = match parse_cli(args, own) {
+    let definition = definition(args.first(), own);
+    let cli = match parse_cli(definition.clone(), args) {
         Ok(cli) => cli,
         Err(e) if matches!(e.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
             return Ok(Request::Print(e.render().to_string()));
@@ -322,6 +336,10 @@ where
             let tuning = tuning.tuning()?;
             return Ok(Request::Compare(Plan { runs, warmup, metric, json, tuning, command }));
         }
+        Some(Command::Completions { shell }) => {
+            return Ok(Request::Print(manual::completions(definition, shell)));
+        }
+        Some(Command::Man) => return Ok(Request::Print(manual::page(definition)?)),
         None => {}
     }
     if own.is_none() && cli.policy.as_deref() == Some("list") {
@@ -352,23 +370,25 @@ where
     Ok(Request::Schedule(settings, choice))
 }
 
-/// The flags, with what a program of another's policy does not have left out of the help.
-fn parse_cli(args: Vec<OsString>, own: Option<&str>) -> Result<Cli, clap::Error> {
-    let mut command = Cli::command();
-    if let Some(own) = own {
-        let name = args.first().map(PathBuf::from);
-        let name = name.as_deref().and_then(Path::file_name).map(|name| name.to_string_lossy());
-        let name = name.map_or_else(|| own.to_owned(), |name| name.into_owned());
-        command = command
-            .bin_name(name.clone())
-            .display_name(name)
-            .about(format!("Schedule the CPUs of this machine by the policy {own}"))
-            .long_about(format!(
-                "Schedule the CPUs of this machine by the policy {own} until SIGINT, SIGTERM or SIGHUP."
-            ))
-            .mut_arg("policy", |arg| arg.hide(true));
-    }
-    command.try_get_matches_from(args).and_then(|matches| Cli::from_arg_matches(&matches))
+/// The definition of the command line. A program of another's policy has its own name and description in it, and no flag
+/// that chooses a policy.
+fn definition(program: Option<&OsString>, own: Option<&str>) -> clap::Command {
+    let command = Cli::command();
+    let Some(own) = own else { return command };
+    let name = program.map(Path::new).and_then(Path::file_name).map(OsStr::to_string_lossy);
+    let name = name.map_or_else(|| own.to_owned(), Cow::into_owned);
+    command
+        .bin_name(name.clone())
+        .display_name(name)
+        .about(format!("Schedule the CPUs of this machine by the policy {own}"))
+        .long_about(format!(
+            "Schedule the CPUs of this machine by the policy {own} until SIGINT, SIGTERM or SIGHUP."
+        ))
+        .mut_arg("policy", |arg| arg.hide(true))
+}
+
+fn parse_cli(definition: clap::Command, args: Vec<OsString>) -> Result<Cli, clap::Error> {
+    definition.try_get_matches_from(args).and_then(|matches| Cli::from_arg_matches(&matches))
 }
 
 /// clap's message and its tip as one line, without the usage block. The user's own text in it

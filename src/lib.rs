@@ -22,6 +22,7 @@ pub mod commands;
 pub mod compare;
 pub mod exit;
 pub mod machine;
+pub mod manual;
 pub mod policy;
 pub mod relay;
 pub mod settings;
