@@ -25,7 +25,7 @@ JOBS ?= 2
 ARGS ?=
 OUT ?= lab/results
 
-.PHONY: run bench gate examples test test-all check unit vm-all build share install uninstall kernel-6.12 kernels lint format vm clean
+.PHONY: run bench gate examples test test-all check unit vm-all build share install uninstall kernel-6.12 kernels lint format vm deb package-test clean
 
 # Says first where: on this machine if its kernel has sched_ext, you are root and you agree; else in a VM.
 run: build
@@ -110,12 +110,22 @@ install:
 		echo "install: run 'make build' first, as the user who has cargo" >&2; exit 1; }; done
 	install -D -m 755 $(TARGET)/release/scheduler $(DESTDIR)$(PREFIX)/bin/scheduler
 	install -D -m 644 packaging/scheduler.service $(DESTDIR)$(UNITDIR)/scheduler.service
-	sed -i 's|^ExecStart=/usr/local/bin/|ExecStart=$(PREFIX)/bin/|' $(DESTDIR)$(UNITDIR)/scheduler.service
+	sed -i 's|^ExecStart=/usr/bin/|ExecStart=$(PREFIX)/bin/|' $(DESTDIR)$(UNITDIR)/scheduler.service
 	for file in $(SHARED); do \
 		install -D -m 644 $(TARGET)/release/share/$$file $(DESTDIR)$(PREFIX)/share/$$file || exit 1; done
 
 uninstall:
 	rm -f $(DESTDIR)$(PREFIX)/bin/scheduler $(DESTDIR)$(UNITDIR)/scheduler.service $(SHARED:%=$(DESTDIR)$(PREFIX)/share/%)
+
+# Into target/debian.
+deb: build
+	@scripts/setup.sh package
+	@packaging/deb.sh
+
+# The package as a machine of a user sees it, and the chart. As root; it takes minutes.
+package-test: deb
+	@.cache/helm/bin/python packaging/chart-test.py
+	@packaging/test.sh
 
 clean:
 	$(CARGO) clean

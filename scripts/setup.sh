@@ -4,6 +4,7 @@
 #   scripts/setup.sh build     what compiling needs
 #   scripts/setup.sh test      also what the checks and the virtual machines need (default)
 #   scripts/setup.sh bench     also what the benchmarks need
+#   scripts/setup.sh package   what making the package and checking it needs
 #
 # On Debian 12 and 13 it installs what is missing, as root or through sudo, and says what. Elsewhere it
 # names what is missing and stops. It looks for tools, not for a distribution: where they are, it is content.
@@ -12,7 +13,7 @@ cd "$(dirname "$0")/.."
 . scripts/apt.sh
 
 want=${1:-test}
-case $want in build | test | bench) ;; *) echo "usage: scripts/setup.sh [build|test|bench]" >&2; exit 2 ;; esac
+case $want in build | test | bench | package) ;; *) echo "usage: scripts/setup.sh [build|test|bench|package]" >&2; exit 2 ;; esac
 
 has() { command -v "$1" >/dev/null 2>&1; }
 
@@ -34,6 +35,8 @@ libclang() {
 library() { has pkg-config && pkg-config --exists "$1"; }
 
 static_busybox() { has busybox && ! ldd "$(command -v busybox)" >/dev/null 2>&1; }
+
+python_venv() { python3 -c 'import ensurepip, venv' 2>/dev/null; }
 
 # need DEBIAN-PACKAGE WHAT PROBE...: notes the package when the probe fails.
 missing='' packages='' qemu=''
@@ -76,6 +79,13 @@ probe() {
 	need_rust
 	need zlib1g-dev "zlib with headers" library zlib
 	[ "$want" != build ] || return 0
+	if [ "$want" = package ]; then
+		need dpkg-dev "dpkg-shlibdeps" has dpkg-shlibdeps
+		need lintian "lintian" has lintian
+		need mmdebstrap "mmdebstrap" has mmdebstrap
+		need python3-venv "Python with venv" python_venv
+		return 0
+	fi
 	need clang-format-19 "clang-format 18 or later" versioned clang-format 18
 	need qemu-system-x86 "qemu-system-x86_64 10 or later" versioned qemu-system-x86_64 10
 	need busybox-static "busybox, statically linked" static_busybox
@@ -94,8 +104,23 @@ probe() {
 	need libseccomp-dev "libseccomp with headers" library libseccomp
 }
 
+# What no distribution packages, at pinned versions, in .cache.
+package_tools() {
+	[ "$want" = package ] || return 0
+	tools=$PWD/.cache/tools
+	if [ "$("$tools/bin/cargo-deb" --version 2>/dev/null)" != "cargo-deb 3.8.0" ]; then
+		echo "setup: building cargo-deb 3.8.0 into .cache/tools, a few minutes"
+		cargo install --quiet --locked --version 3.8.0 --root "$tools" cargo-deb
+	fi
+	# Helm's engine and the schemas of Kubernetes, which Debian does not package.
+	"$PWD/.cache/helm/bin/python" -c 'import helm_python, kubernetes_validate' 2>/dev/null && return
+	echo "setup: fetching helm-python-sdk and kubernetes-validate into .cache/helm"
+	python3 -m venv "$PWD/.cache/helm"
+	"$PWD/.cache/helm/bin/pip" install --quiet helm-python-sdk==0.2.2 kubernetes-validate==1.37.0
+}
+
 probe
-[ -n "$missing" ] || exit 0
+[ -n "$missing" ] || { package_tools; exit 0; }
 
 release=$(. /etc/os-release 2>/dev/null && echo "${ID:-}-${VERSION_ID:-}")
 case $release in
@@ -137,3 +162,4 @@ probe
 	echo "setup: still missing after the installation:$missing" >&2
 	exit 1
 }
+package_tools

@@ -1,4 +1,5 @@
-//! What `make install` puts on a machine, and the systemd unit among it.
+//! What `make install` puts on a machine, the systemd unit among it, and what the package is made of. `make package-test`
+//! checks the package itself.
 
 mod tools;
 
@@ -156,4 +157,65 @@ fn the_unit_says_what_is_asked_of_it() {
     let lasting = [Exit::Usage, Exit::Busy, Exit::NotPermitted, Exit::Unsupported];
     let codes = lasting.map(|exit| (exit as u8).to_string()).join(" ");
     assert_eq!(values("RestartPreventExitStatus"), [codes.as_str()]);
+}
+
+/// The sources of the package's assets, and where they go.
+fn assets() -> Vec<(String, String)> {
+    let manifest: toml::Table = toml::from_str(include_str!("../Cargo.toml")).expect("TOML");
+    let assets = manifest["package"]["metadata"]["deb"]["assets"].as_array().expect("a list");
+    let text = |value: &toml::Value| value.as_str().expect("text").to_owned();
+    // packaging/deb.sh compresses the page.
+    let source = |path: &toml::Value| text(path).trim_end_matches(".gz").to_owned();
+    assets.iter().map(|asset| (source(&asset[0]), text(&asset[1]))).collect()
+}
+
+#[test]
+fn the_package_lists_files_that_there_are() {
+    let place = Place::new();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let assets = assets();
+    for (source, _) in &assets {
+        let path = match source.strip_prefix("target/") {
+            Some(built) => place.path("target").join(built),
+            None => root.join(source),
+        };
+        assert!(path.is_file(), "there is no {source}");
+    }
+    let goes_to = |source: &str, folder: &str| {
+        assets.iter().any(|(asset, to)| asset == source && to.starts_with(folder))
+    };
+    for shared in files(&place.path("target/release/share")) {
+        let source = format!("target/release/share/{shared}");
+        assert!(goes_to(&source, "usr/share/"), "{source} is left out");
+    }
+    assert!(goes_to("target/release/scheduler", "usr/bin/"));
+    assert!(
+        goes_to("CHANGELOG.md", "usr/share/doc/")
+            && goes_to("packaging/copyright", "usr/share/doc/")
+    );
+    let unit = include_str!("../packaging/scheduler.service");
+    assert!(
+        unit.contains("\nExecStart=/usr/bin/scheduler\n"),
+        "the package takes the unit as it is"
+    );
+}
+
+#[test]
+fn the_package_is_of_this_version() {
+    let version = env!("CARGO_PKG_VERSION");
+    let changelog = include_str!("../packaging/changelog");
+    assert!(changelog.starts_with(&format!("scheduler ({version}-1) ")), "packaging/changelog");
+    let chart = include_str!("../packaging/chart/Chart.yaml");
+    assert!(chart.contains(&format!("\nappVersion: {version}\n")), "Chart.yaml");
+}
+
+/// The image and the pods of the chart can do what the unit can, and no more.
+#[test]
+fn the_chart_asks_for_the_capabilities_of_the_unit() {
+    let unit = include_str!("../packaging/scheduler.service");
+    let bounding = unit.lines().find_map(|line| line.strip_prefix("CapabilityBoundingSet="));
+    let of_unit = bounding.expect("the set").replace("CAP_", "").replace(' ', ", ");
+    let chart = include_str!("../packaging/chart/templates/daemonset.yaml");
+    assert!(chart.contains(&format!("add: [{of_unit}{{{{ if ")), "{of_unit}");
+    assert!(chart.contains("drop: [ALL]"));
 }
