@@ -72,8 +72,8 @@ fn under_systemd(vm: &mut Vm) -> Result<()> {
     }
     fs::write("/etc/systemd/system/scheduler.service", UNIT)?;
     fs::write("/etc/machine-id", "0123456789abcdef0123456789abcdef\n")?;
-    fs::create_dir_all("/usr/local/bin")?;
-    symlink(SCHEDULER, "/usr/local/bin/scheduler")?;
+    fs::create_dir_all("/usr/bin")?;
+    symlink(SCHEDULER, "/usr/bin/scheduler")?;
 
     let script = format!("{CONTAINER} {MANAGER} --system --unit=scheduler.service");
     let unshare = ["busybox", "unshare", "-m", "-p", "-f", "sh", "-c"];
