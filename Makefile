@@ -5,6 +5,7 @@ DESTDIR ?=
 UNITDIR ?= $(PREFIX)/lib/systemd/system
 CARGO ?= cargo
 CLANG_FORMAT ?= $(shell ls /usr/bin/clang-format /usr/bin/clang-format-* 2>/dev/null | grep -E 'format(-(1[89]|[2-9][0-9]))?$$' | sort -V | tail -n 1)
+C_FILES = $(wildcard src/bpf/*.[ch] src/sim/*.c src/sim/include/*.h src/sim/include/scx/*.h)
 TARGET = $(or $(CARGO_TARGET_DIR),target)
 
 # What packaging/share.sh writes below $(TARGET)/release/share, and goes to $(PREFIX)/share.
@@ -61,13 +62,13 @@ unit:
 lint:
 	@scripts/setup.sh test
 	$(CARGO) fmt --all --check
-	$(CLANG_FORMAT) --dry-run -Werror src/bpf/*.[ch]
+	$(CLANG_FORMAT) --dry-run -Werror $(C_FILES)
 	$(CARGO) clippy --release --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --quiet --release --no-deps -p scheduler
 
 format:
 	$(CARGO) fmt --all
-	$(CLANG_FORMAT) -i src/bpf/*.[ch]
+	$(CLANG_FORMAT) -i $(C_FILES)
 
 # Some cases on some kernels: make vm CASE=fairness KERNELS="6.18 7.3"
 vm: kernels examples

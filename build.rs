@@ -4,10 +4,15 @@
 //! - `intf.rs`, the Rust view of `src/bpf/intf.h`;
 //! - `counters.rs`, the names and texts of the counters in `src/bpf/intf.h`;
 //! - `enums.rs`, a setter of the values of the kernel's enums in the skeleton;
-//! - `policy.rs` and a static library: `src/bpf/policy.h` as native code.
+//! - `policy.rs` and a static library: `src/bpf/policy.h` as native code;
+//! - `sim.so` and `sim_abi.rs`: `src/bpf/main.bpf.c` as native code for the simulator, and what it asks of that.
 
-use anyhow::{Context, Result};
-use std::{env, fs, path::PathBuf, process::Command};
+use anyhow::{Context, Result, ensure};
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 fn main() -> Result<()> {
     let out_dir = PathBuf::from(env::var("OUT_DIR").context("OUT_DIR is set by cargo")?);
@@ -53,11 +58,52 @@ fn main() -> Result<()> {
         .replace("pub fn ", "pub safe fn ");
     fs::write(out_dir.join("policy.rs"), policy)?;
 
+    simulated(&out_dir)?;
+
     let revision = git(&["describe", "--always", "--dirty", "--abbrev=10"]);
     println!("cargo:rustc-env=SCHEDULER_REVISION={revision}");
     println!("cargo:rustc-env=SCHEDULER_DATE={}", git(&["log", "-1", "--format=%cs"]));
     println!("cargo:rerun-if-changed=.git/HEAD");
     println!("cargo:rerun-if-changed=.git/refs");
+    Ok(())
+}
+
+/// How the kernel's half is compiled for the simulator. Tests that compile changed copies of it do it the same way, by the
+/// environment variable `SIM_CFLAGS`.
+const SIM_CFLAGS: &str = "-std=gnu23 -O2 -fPIC -shared -fvisibility=hidden -fno-strict-aliasing -Wall -Werror \
+                          -Wno-unused-function";
+
+/// Builds the kernel's half for the simulator: a shared object without imports, of which each simulated machine opens a
+/// copy of its own.
+fn simulated(out_dir: &Path) -> Result<()> {
+    let clang = env::var("BPF_CLANG").unwrap_or_else(|_| "clang".into());
+    let mut command = Command::new(&clang);
+    let (host, target) = (env::var("HOST")?, env::var("TARGET")?);
+    if host != target {
+        command.arg(format!("--target={target}"));
+    }
+    let status = command
+        .args(SIM_CFLAGS.split_whitespace())
+        .args(["-I", "src/sim/include", "-I", "src/bpf", "src/sim/host.c", "-o"])
+        .arg(out_dir.join("sim.so"))
+        .status()
+        .with_context(|| format!("running {clang} (clang 18 or later; BPF_CLANG names another)"))?;
+    ensure!(status.success(), "{clang} failed on src/sim/host.c");
+    bindgen::Builder::default()
+        .rust_edition(bindgen::RustEdition::Edition2024)
+        .header("src/sim/include/kernel.h")
+        .clang_args(["-std=gnu23", "-x", "c"])
+        .prepend_enum_name(false)
+        .blocklist_type("knobs")
+        .generate()
+        .context("generating bindings of src/sim/include/kernel.h")?
+        .write_to_file(out_dir.join("sim_abi.rs"))
+        .context("writing those bindings")?;
+    println!("cargo:rustc-env=SIM_CFLAGS={SIM_CFLAGS}");
+    println!("cargo:rustc-env=SIM_CLANG={clang}");
+    println!("cargo:rerun-if-changed=src/sim/host.c");
+    println!("cargo:rerun-if-changed=src/sim/include");
+    println!("cargo:rerun-if-changed=src/bpf");
     Ok(())
 }
 

@@ -3,12 +3,14 @@
 use crate::{
     compare::{Metric, Plan},
     exit::{Exit, Failure},
+    machine::topology::Topology,
     manual::{self, Shell},
     policy::builtin,
     settings::{
         Format, GRACE_US_DEFAULT, RING_KIB_DEFAULT, Report, SLICE_MIN_US_DEFAULT, SLICE_US,
         SLICE_US_DEFAULT, Settings, Tuning,
     },
+    sim,
     stats::text,
     units::Nanos,
 };
@@ -17,7 +19,7 @@ use std::{
     borrow::Cow,
     ffi::{OsStr, OsString},
     ops::RangeInclusive,
-    path::Path,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -30,6 +32,8 @@ pub enum Request {
     Doctor,
     /// Run a command under the kernel's default and under this scheduler.
     Compare(Plan),
+    /// Run a scenario on a simulated machine.
+    Simulate(sim::Plan),
     /// Print this text: the help, the version, a man page, or a shell's completions.
     Print(String),
 }
@@ -57,6 +61,9 @@ Exit codes:
   75  another sched_ext scheduler is attached
   77  not permitted: CAP_BPF or CAP_PERFMON is missing, or a policy's memory cannot be locked
   78  this kernel cannot run it; `scheduler doctor` says why";
+
+const SIMULATE_EXIT_CODES: &str = "\
+Exit codes: 0 simulated; 1 the scheduler did what it must not do; 2 wrong command line or scenario.";
 
 const COMPARE_EXIT_CODES: &str = "\
 Exit codes: 0 compared; 1 the command failed, or you stopped it; others as without a command.";
@@ -209,6 +216,39 @@ enum Command {
     ///
     /// An installation has it.
     Man,
+    /// Run a scenario on a simulated machine: the same policy, any number of CPUs, exactly repeatable
+    ///
+    /// Prints for each group of tasks wakeup latencies, share of the CPUs, missed deadlines and migrations. Watches for
+    /// what a scheduler must not do (an idle CPU beside a task that waits, starvation, unfair shares, whatever the
+    /// kernel ejects for), and names the instant and the seed.
+    #[command(after_help = SIMULATE_EXIT_CODES)]
+    Simulate {
+        /// The scenario, a TOML file; see scenarios/
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+
+        /// Seed of the random numbers of the first run, 0 to 18446744073709551615
+        #[arg(long, value_name = "N", default_value_t = 1)]
+        #[arg(value_parser = ranged(SEEDS), allow_hyphen_values = true)]
+        seed: u64,
+
+        /// Runs, each with the seed after the last one's, 1 to 100000
+        #[arg(long, value_name = "N", default_value_t = 1)]
+        #[arg(value_parser = ranged(SIM_RUNS), allow_hyphen_values = true)]
+        runs: u64,
+
+        /// CPUs instead of the scenario's: "2 nodes x 4 llcs x 8 cores x 2 threads", "16 cores", or "host"
+        #[arg(long, value_name = "CPUS", value_parser = sim_topology)]
+        topology: Option<Topology>,
+
+        /// A setting of the policy, slice_us or slice_min_us; may be repeated
+        #[arg(long, value_name = "KEY=VALUE", value_parser = option)]
+        set: Vec<(String, String)>,
+
+        /// Print one JSON object instead of the table
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 const INTERVAL_S: RangeInclusive<f64> = 0.01..=86_400.0;
@@ -216,6 +256,8 @@ const TASKS: RangeInclusive<u64> = 1..=1000;
 /// One run of each compares nothing.
 const RUNS: RangeInclusive<u64> = 2..=1000;
 const WARMUP: RangeInclusive<u64> = 0..=100;
+const SEEDS: RangeInclusive<u64> = 0..=u64::MAX;
+const SIM_RUNS: RangeInclusive<u64> = 1..=100_000;
 const DUMP_LEN: RangeInclusive<u64> = 0..=1 << 24;
 /// Below, no process answers; above, a policy that fails is felt.
 const GRACE_US: RangeInclusive<u64> = 100..=50_000;
@@ -237,6 +279,28 @@ fn option(text: &str) -> Result<(String, String), String> {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
         _ => Err("must be KEY=VALUE".to_owned()),
     }
+}
+
+/// Parses the CPUs of a simulated machine.
+fn sim_topology(text: &str) -> Result<Topology, String> {
+    sim::parse_topology(text).map_err(|error| format!("{error:#}"))
+}
+
+/// The figures of a simulated policy, from what was set of them.
+fn sim_tuning(set: &[(String, String)]) -> Result<Tuning, Failure> {
+    let mut args = TuningArgs { slice_us: SLICE_US_DEFAULT, slice_min_us: None };
+    for (key, value) in set {
+        let parsed = match key.as_str() {
+            "slice_us" => ranged(SLICE_US)(value).map(|us| args.slice_us = us),
+            "slice_min_us" => slice_min(value).map(|us| args.slice_min_us = Some(us)),
+            _ => Err("the settings are slice_us and slice_min_us".to_owned()),
+        };
+        parsed.map_err(|reason| {
+            let option = text::printable(format!("{key}={value}").as_bytes());
+            Failure::new(Exit::Usage, format!("invalid '--set {option}': {reason} (see --help)"))
+        })?;
+    }
+    args.tuning()
 }
 
 /// The policy that is asked for, among those that there are.
@@ -340,6 +404,10 @@ where
             return Ok(Request::Print(manual::completions(definition, shell)));
         }
         Some(Command::Man) => return Ok(Request::Print(manual::page(definition)?)),
+        Some(Command::Simulate { file, seed, runs, topology, set, json }) => {
+            let tuning = sim_tuning(&set)?;
+            return Ok(Request::Simulate(sim::Plan { file, seed, runs, topology, tuning, json }));
+        }
         None => {}
     }
     if own.is_none() && cli.policy.as_deref() == Some("list") {

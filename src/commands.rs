@@ -13,6 +13,7 @@ use crate::{
     policy::{Policy, builtin},
     relay::{self, Relay},
     settings::{Relayed, Settings},
+    sim,
     stats::text,
     watch,
 };
@@ -34,6 +35,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>, own: Option<Box<dyn Policy
         Request::Schedule(settings, choice) => schedule(settings, &choice, own),
         Request::Doctor => doctor(),
         Request::Compare(plan) => compare(&plan),
+        Request::Simulate(plan) => simulate(&plan),
         Request::Print(text) => print(&text).map(|()| Exit::Stopped),
     });
     match result {
@@ -75,6 +77,19 @@ fn compare(plan: &Plan) -> Result<Exit, Failure> {
     let results = compare::run(plan, &host, &Stop::on_signals()?)?;
     print(&if plan.json { results.json()? } else { results.text() })?;
     Ok(Exit::Stopped)
+}
+
+/// `scheduler simulate`: 0, or 1 after a line for each run that the oracles found fault with.
+fn simulate(plan: &sim::Plan) -> Result<Exit, Failure> {
+    set_up_log(0);
+    let scenario = plan.scenario()?;
+    let results = plan.run(&scenario)?;
+    let summary = &results.summary;
+    print(&if plan.json { format!("{}\n", summary.json()) } else { summary.text() })?;
+    for violation in &results.violations {
+        complain(&violation.to_string());
+    }
+    Ok(if results.violations.is_empty() { Exit::Stopped } else { Exit::Failed })
 }
 
 /// The policy in user space that is asked for, with its options.

@@ -26,6 +26,7 @@ pub mod manual;
 pub mod policy;
 pub mod relay;
 pub mod settings;
+pub mod sim;
 pub mod stats;
 pub mod units;
 pub mod watch;

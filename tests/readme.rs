@@ -34,8 +34,8 @@ fn section(heading: &str) -> &'static str {
 
 #[test]
 fn flags_are_those_of_the_program() {
-    let (help, help_compare) = (help(&[]), help(&["compare"]));
-    let real = flags(&help);
+    let (help_all, help_compare) = (help(&[]), help(&["compare"]));
+    let real = flags(&help_all);
     assert!(real.contains("--slice-min-us") && real.len() > 8, "{real:?}");
     let table = flags(section("## Command line"));
     assert_eq!(table, real, "README.md on the left, --help on the right");
@@ -43,11 +43,21 @@ fn flags_are_those_of_the_program() {
         flags(&help_compare).into_iter().filter(|flag| *flag != "--help").collect();
     assert!(of_compare.contains("--runs"), "{of_compare:?}");
     assert_eq!(flags(section("## Comparing")), of_compare, "the section on compare");
+    let help_simulate = help(&["simulate"]);
+    let of_simulate: BTreeSet<_> =
+        flags(&help_simulate).into_iter().filter(|flag| *flag != "--help").collect();
+    assert!(of_simulate.contains("--seed"), "{of_simulate:?}");
+    assert_eq!(flags(section("## Simulating")), of_simulate, "the section on simulate");
     let mut named = flags(README);
     for of_cargo in ["--open", "--release"] {
         named.remove(of_cargo);
     }
-    assert!(named.iter().all(|flag| real.contains(flag) || of_compare.contains(flag)), "{named:?}");
+    assert!(
+        named.iter().all(|flag| real.contains(flag)
+            || of_compare.contains(flag)
+            || of_simulate.contains(flag)),
+        "{named:?}"
+    );
 }
 
 #[test]

@@ -108,11 +108,29 @@ impl Topology {
             caches.iter().map(|(&(node, _), &llc)| (llc, node)).collect();
         let llc_nodes: Vec<_> =
             if llc_nodes.is_empty() { vec![0] } else { llc_nodes.into_values().collect() };
-        let llcs = nearest(&llc_nodes, &distances(host, &nodes));
+        let llcs = Self::llcs(&llc_nodes, &distances(host, &nodes));
         let smt = seen.iter().any(|s| s.siblings.len() > 1)
             // Threads that are switched off for now.
             || host.read("sys/devices/system/cpu/smt/control").is_ok_and(|v| v == "off");
         Ok(Self { possible, places, llcs, nr_nodes: nodes.len().max(1) as u32, smt })
+    }
+
+    /// The LLCs, given the node of each and the distances between nodes, with the order of the others. Nodes whose
+    /// distance is unknown are equally far.
+    pub fn llcs(llc_nodes: &[u32], distances: &BTreeMap<(u32, u32), u32>) -> Vec<Llc> {
+        let count = llc_nodes.len();
+        (0..count)
+            .map(|own| {
+                let node = llc_nodes[own];
+                let mut others: Vec<_> = (0..count).filter(|&llc| llc != own).collect();
+                others.sort_by_key(|&llc| {
+                    let to = llc_nodes[llc];
+                    let distance = distances.get(&(node, to)).copied().unwrap_or(u32::MAX);
+                    (to != node, distance, (llc + count - own) % count)
+                });
+                Llc { node, nearest: others.into_iter().map(|llc| llc as u16).collect() }
+            })
+            .collect()
     }
 
     /// Finds places for CPUs that are online for the first time. True if there were any.
@@ -247,23 +265,6 @@ fn distances(host: &Host, nodes: &BTreeMap<usize, u32>) -> BTreeMap<(u32, u32), 
         }
     }
     table
-}
-
-/// The LLCs, given the node of each, with the order of the others.
-fn nearest(llc_nodes: &[u32], distances: &BTreeMap<(u32, u32), u32>) -> Vec<Llc> {
-    let count = llc_nodes.len();
-    (0..count)
-        .map(|own| {
-            let node = llc_nodes[own];
-            let mut others: Vec<_> = (0..count).filter(|&llc| llc != own).collect();
-            others.sort_by_key(|&llc| {
-                let to = llc_nodes[llc];
-                let distance = distances.get(&(node, to)).copied().unwrap_or(u32::MAX);
-                (to != node, distance, (llc + count - own) % count)
-            });
-            Llc { node, nearest: others.into_iter().map(|llc| llc as u16).collect() }
-        })
-        .collect()
 }
 
 #[cfg(test)]

@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * The kernel's half for the simulator: src/bpf/main.bpf.c as it is, and the table by
+ * which a simulated machine finds its way about in it.
+ */
+#include "main.bpf.c"
+
+#define MAP(map)                                            \
+	{.name = #map,                                      \
+	 .value_bytes = sizeof(*map.value),                 \
+	 .type = sim_map_type(&map),                        \
+	 .entries = sizeof(*map.max_entries) / sizeof(int), \
+	 .values = (void **)&map.value,                     \
+	 .max_entries = (void **)&map.max_entries}
+
+static const struct sim_map maps[] = {
+	MAP(stats), MAP(topo),      MAP(llc_topo),   MAP(cpus),
+	MAP(llcs),  MAP(llc_masks), MAP(node_masks), MAP(scratch_masks),
+};
+
+__attribute__((visibility("default"))) const struct sim_object sim_object = {
+	.world = &sim,
+	.ops = &scheduler_ops,
+	.rodata = {.nr_cpu_ids = (u32 *)&nr_cpu_ids,
+		   .nr_llcs = (u32 *)&nr_llcs,
+		   .nr_nodes = (u32 *)&nr_nodes,
+		   .smt_enabled = (bool *)&smt_enabled},
+	.knobs = &knobs,
+	.maps = maps,
+	.nr_maps = sizeof(maps) / sizeof(maps[0]),
+	.world_bytes = sizeof(struct sim_world),
+	.snapshot = snapshot,
+};

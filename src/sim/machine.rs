@@ -1,0 +1,237 @@
+//! The simulated machine: time, and what happens in it. How CPUs choose is in `sched`, how tasks live in `life`.
+
+use super::{
+    abi,
+    actor::Actor,
+    events::{Events, Kind},
+    kernel::Kernel,
+    mask::Mask,
+    object::Object,
+    oracle::Oracle,
+    scenario::Scenario,
+    stats::{GroupStats, Stats},
+    task::{Birth, Task, TaskId},
+};
+use crate::{settings::Tuning, units::Pid};
+use anyhow::Result;
+use std::fmt;
+
+/// What the scheduler did that it must not do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// When, in nanoseconds of simulated time.
+    pub at_ns: u64,
+    /// The seed that shows it again.
+    pub seed: u64,
+    /// Which oracle saw it.
+    pub oracle: &'static str,
+    /// What it saw.
+    pub what: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { at_ns, seed, oracle, what } = self;
+        let (s, ns) = (at_ns / 1_000_000_000, at_ns % 1_000_000_000);
+        write!(f, "{oracle}: {what}, at {s}.{ns:09} s with --seed {seed}")
+    }
+}
+
+/// What the engine keeps of a CPU.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Cpu {
+    /// When it will hear that it has to choose anew.
+    pub resched_at: Option<u64>,
+    /// Its runqueue is locked until then.
+    pub locked_until: u64,
+    /// Its next tick; idle CPUs have none.
+    pub tick_at: Option<u64>,
+    /// Since when it is idle; none if it is not.
+    pub idle_at: Option<u64>,
+    /// Number of its present run.
+    pub run: u32,
+    /// Time with a task.
+    pub run_ns: u64,
+    /// Time without.
+    pub idle_ns: u64,
+}
+
+/// A machine with a scheduler, tasks, and a clock.
+pub struct Machine<'a> {
+    pub(super) scenario: &'a Scenario,
+    pub(super) seed: u64,
+    pub(super) kernel: Kernel,
+    pub(super) cpus: Vec<Cpu>,
+    pub(super) actors: Vec<Actor>,
+    pub(super) events: Events,
+    pub(super) now: u64,
+    pub(super) stats: Stats,
+    pub(super) violation: Option<Violation>,
+    oracle: Oracle,
+}
+
+/// Simulates a scenario. `code` is the kernel's half: [`super::object::BUILTIN`], or another build of it.
+///
+/// # Errors
+/// When the system has no room for it.
+pub fn run(
+    scenario: &Scenario,
+    code: &[u8],
+    tuning: Tuning,
+    seed: u64,
+) -> Result<(Stats, Option<Violation>)> {
+    let object = Object::open(code, &scenario.topology, tuning)?;
+    let mut machine = Machine::new(scenario, object, seed, tuning);
+    machine.run();
+    Ok((machine.stats, machine.violation))
+}
+
+impl<'a> Machine<'a> {
+    fn new(scenario: &'a Scenario, object: Object, seed: u64, tuning: Tuning) -> Self {
+        let nr_cpus = scenario.topology.places.len();
+        let oracle = Oracle::new(scenario, object.timeout_ns(), tuning);
+        let mut machine = Self {
+            scenario,
+            seed,
+            kernel: Kernel::new(object, &scenario.topology),
+            cpus: vec![Cpu { idle_at: Some(0), ..Cpu::default() }; nr_cpus],
+            actors: Vec::new(),
+            events: Events::default(),
+            now: 0,
+            stats: Stats {
+                groups: vec![GroupStats::default(); scenario.group.len()],
+                ..Stats::default()
+            },
+            violation: None,
+            oracle,
+        };
+        for (index, group) in scenario.group.iter().enumerate() {
+            for number in 0..group.tasks as usize {
+                let id = machine.create(index, number);
+                let at = machine.actors[id.index()].start(scenario);
+                machine.events.push(at, Kind::Timer(id));
+            }
+        }
+        machine.events.push(scenario.hz.period_ns(), Kind::Watch);
+        machine
+    }
+
+    /// A task that is not born yet.
+    pub(super) fn create(&mut self, group: usize, number: usize) -> TaskId {
+        let id = TaskId(self.actors.len() as u32);
+        let of = &self.scenario.group[group];
+        let birth = Birth { pid: Pid(id.0 as i32 + 2), nice: of.nice.0, policy: of.policy as u32 };
+        let allowed = Mask::of(self.cpus.len(), self.scenario.allowed(of));
+        self.kernel.tasks.push(Task::new(id, birth, allowed));
+        self.actors.push(Actor::new(group, number, self.seed, u64::from(id.0)));
+        self.stats.groups[group].tasks += 1;
+        id
+    }
+
+    fn run(&mut self) {
+        let end = self.scenario.duration;
+        self.kernel.set_now(0);
+        for cpu in 0..self.cpus.len() as u32 {
+            self.kernel.idle.update(cpu, true);
+        }
+        let error = self.kernel.init();
+        if error != 0 {
+            self.kernel.eject(format!("ops.init() failed: {error}"));
+        }
+        self.after_callback(0);
+        while self.violation.is_none()
+            && let Some((at, kind)) = self.events.pop(end)
+        {
+            self.now = at;
+            self.kernel.set_now(at);
+            self.stats.machine.events += 1;
+            self.happen(kind);
+        }
+        if self.violation.is_none() {
+            self.now = end;
+            self.kernel.set_now(end);
+            self.end();
+        }
+        self.kernel.exit(abi::SCX_EXIT_UNREG as i32);
+        self.stats.machine.events += self.kernel.calls;
+    }
+
+    fn happen(&mut self, kind: Kind) {
+        let on = match kind {
+            Kind::Tick(cpu) | Kind::Resched(cpu) | Kind::Kick(cpu, _) => Some(cpu),
+            Kind::Activate(id, _) => Some(self.kernel.tasks[id.index()].cpu() as u32),
+            _ => None,
+        };
+        // Whoever wants a runqueue that is locked waits for it.
+        if let Some(cpu) = on
+            && self.cpus[cpu as usize].locked_until > self.now
+        {
+            let until = self.cpus[cpu as usize].locked_until;
+            if let (Kind::Resched(_), true) =
+                (kind, self.cpus[cpu as usize].resched_at == Some(self.now))
+            {
+                self.cpus[cpu as usize].resched_at = Some(until);
+            }
+            return self.events.push(until, kind);
+        }
+        match kind {
+            Kind::Tick(cpu) => self.tick(cpu),
+            Kind::Resched(cpu) => {
+                if self.cpus[cpu as usize].resched_at == Some(self.now) {
+                    self.schedule(cpu, true);
+                }
+            }
+            Kind::Kick(cpu, flags) => self.kicked(cpu, flags.into()),
+            Kind::Done(cpu, run) => {
+                if self.cpus[cpu as usize].run == run {
+                    self.work_done(cpu);
+                }
+            }
+            Kind::Idle(cpu) => self.become_idle(cpu),
+            Kind::Timer(id) => self.timer(id),
+            Kind::Activate(id, flags) => {
+                let cpu = self.kernel.tasks[id.index()].cpu() as u32;
+                self.activate(id, cpu, flags.into());
+            }
+            Kind::Watch => {
+                if let Some((oracle, what)) = self.oracle.watch(&self.kernel, &self.cpus, self.now)
+                {
+                    self.violated(oracle, what);
+                }
+                self.events.push(self.now + self.scenario.hz.period_ns(), Kind::Watch);
+            }
+        }
+    }
+
+    /// Something that must not be has happened.
+    pub(super) fn violated(&mut self, oracle: &'static str, what: String) {
+        let (at_ns, seed) = (self.now, self.seed);
+        self.violation.get_or_insert(Violation { at_ns, seed, oracle, what });
+    }
+
+    /// Notes in the log that something happened to a task on a CPU. The log is kept as its hash only.
+    pub(super) fn log(&mut self, what: u64, cpu: u32, id: TaskId) {
+        // FNV-1a, by words.
+        for word in [self.now, what, u64::from(cpu) << 32 | u64::from(id.0)] {
+            self.stats.log_hash = (self.stats.log_hash ^ word).wrapping_mul(0x0100_0000_01b3);
+            self.stats.log_hash ^= self.stats.log_hash >> 29;
+        }
+    }
+
+    fn end(&mut self) {
+        for cpu in 0..self.cpus.len() {
+            self.update_curr(cpu as u32);
+            let idle_ns = self.cpus[cpu].idle_at.map_or(0, |since| self.now - since);
+            self.cpus[cpu].idle_ns += idle_ns;
+        }
+        let machine = &mut self.stats.machine;
+        machine.cpu_ns = self.now * self.cpus.len() as u64;
+        machine.run_ns = self.cpus.iter().map(|cpu| cpu.run_ns).sum();
+        self.oracle.add_due(&self.kernel, &self.actors, &mut self.stats);
+        if let Some((oracle, what)) =
+            self.oracle.at_end(&self.kernel, &self.cpus, &self.actors, &self.stats, self.now)
+        {
+            self.violated(oracle, what);
+        }
+    }
+}

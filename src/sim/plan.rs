@@ -1,0 +1,137 @@
+//! What `scheduler simulate` was asked for, and its runs.
+
+use super::{
+    machine::{Violation, run},
+    object::BUILTIN,
+    report::Summary,
+    scenario::Scenario,
+    stats::Stats,
+};
+use crate::{
+    exit::{Exit, Failure},
+    machine::topology::Topology,
+    settings::Tuning,
+    stats::text,
+};
+use anyhow::{Context, Result};
+use nix::time::{ClockId, clock_gettime};
+use std::{
+    fs::File,
+    io::Read,
+    num::NonZero,
+    path::PathBuf,
+    sync::atomic::{AtomicU64, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+/// A scenario's file is no larger: a thousand times those that ship.
+const FILE_MAX: u64 = 1 << 20;
+/// Runs that broke a rule, of which each has a line of the report, at most.
+const VIOLATIONS_MAX: usize = 10;
+
+/// A simulation to run.
+#[derive(Debug, PartialEq)]
+pub struct Plan {
+    /// The scenario's file.
+    pub file: PathBuf,
+    /// Seed of the first run.
+    pub seed: u64,
+    /// How many runs, with seeds one after the other.
+    pub runs: u64,
+    /// CPUs instead of the scenario's.
+    pub topology: Option<Topology>,
+    /// The figures that the policy decides by.
+    pub tuning: Tuning,
+    /// Print JSON.
+    pub json: bool,
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub struct Results<'a> {
+    /// All runs, added up.
+    pub summary: Summary<'a>,
+    /// What the oracles saw, a run each, by seed; the first ten.
+    pub violations: Vec<Violation>,
+}
+
+/// CPU time that this thread has had.
+fn cpu_time() -> Result<Duration> {
+    Ok(clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).context("reading the CPU time")?.into())
+}
+
+/// One run: its seed's number, how it ended, and what CPU time it took.
+type Run = (u64, Stats, Option<Violation>, Duration);
+
+impl Plan {
+    /// Reads the scenario.
+    ///
+    /// # Errors
+    /// [`Exit::Usage`], in one line with the file's name and, of its syntax, line and column.
+    pub fn scenario(&self) -> Result<Scenario, Failure> {
+        let name = text::printable(self.file.as_os_str().as_encoded_bytes());
+        let refuse = |what: String| Failure::new(Exit::Usage, format!("{name}: {what}"));
+        let mut bytes = Vec::new();
+        File::open(&self.file)
+            .and_then(|file| file.take(FILE_MAX + 1).read_to_end(&mut bytes))
+            .map_err(|error| refuse(format!("cannot read the scenario: {error}")))?;
+        if bytes.len() as u64 > FILE_MAX {
+            return Err(refuse(format!("a scenario has at most {FILE_MAX} bytes")));
+        }
+        let text = String::from_utf8(bytes)
+            .map_err(|error| refuse(format!("a scenario is UTF-8 text: {error}")))?;
+        Scenario::parse(&text, self.topology.clone()).map_err(refuse)
+    }
+
+    /// Runs it on all CPUs of this machine. The result is the same on any number of them.
+    ///
+    /// # Errors
+    /// When the system has no room for a run.
+    pub fn run<'a>(&self, scenario: &'a Scenario) -> Result<Results<'a>> {
+        let began = Instant::now();
+        let next = AtomicU64::new(0);
+        let threads = thread::available_parallelism().map_or(1, NonZero::get);
+        let threads = threads.min(usize::try_from(self.runs).unwrap_or(threads));
+        let worker = || -> Result<Vec<Run>> {
+            let mut runs = Vec::new();
+            loop {
+                let number = next.fetch_add(1, Ordering::Relaxed);
+                if number >= self.runs {
+                    return Ok(runs);
+                }
+                let (began, seed) = (cpu_time()?, self.seed.wrapping_add(number));
+                let (stats, violation) = run(scenario, BUILTIN, self.tuning, seed)?;
+                runs.push((number, stats, violation, cpu_time()?.saturating_sub(began)));
+            }
+        };
+        let mut runs = thread::scope(|scope| {
+            let workers: Vec<_> = (0..threads).map(|_| scope.spawn(worker)).collect();
+            let mut runs = Vec::new();
+            for worker in workers {
+                match worker.join() {
+                    Ok(some) => runs.extend(some?),
+                    Err(panic) => std::panic::resume_unwind(panic),
+                }
+            }
+            anyhow::Ok(runs)
+        })?;
+        runs.sort_unstable_by_key(|(number, ..)| *number);
+
+        let mut summary = Summary {
+            scenario,
+            seed: self.seed,
+            runs: self.runs,
+            stats: Stats::default(),
+            took: began.elapsed(),
+            cpu_took: runs.iter().map(|(.., took)| *took).sum(),
+        };
+        let mut violations = Vec::new();
+        for (_, stats, violation, _) in runs {
+            summary.stats.merge(&stats);
+            violations.extend(violation);
+        }
+        violations.truncate(VIOLATIONS_MAX);
+        Ok(Results { summary, violations })
+    }
+}

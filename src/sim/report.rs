@@ -1,0 +1,165 @@
+//! What a simulation prints.
+
+use super::{
+    scenario::Scenario,
+    stats::{GroupStats, Stats},
+};
+use serde_json::{Value, json};
+use std::{fmt::Write, time::Duration};
+
+/// Runs of one scenario, added up.
+#[derive(Debug)]
+pub struct Summary<'a> {
+    /// What was simulated.
+    pub scenario: &'a Scenario,
+    /// Seed of the first run.
+    pub seed: u64,
+    /// How many runs, with seeds one after the other.
+    pub runs: u64,
+    /// Their sum.
+    pub stats: Stats,
+    /// How long all of it took.
+    pub took: Duration,
+    /// CPU time that it took, of all threads.
+    pub cpu_took: Duration,
+}
+
+const SHARES: [(&str, f64); 3] = [("p50", 0.5), ("p99", 0.99), ("p99_9", 0.999)];
+
+fn percent(part: u64, whole: u64) -> f64 {
+    if whole == 0 { 0.0 } else { part as f64 * 100.0 / whole as f64 }
+}
+
+impl Summary<'_> {
+    fn events_per_s(&self) -> f64 {
+        self.stats.machine.events as f64 / self.cpu_took.as_secs_f64().max(1e-9)
+    }
+
+    fn simulated_s(&self) -> f64 {
+        self.scenario.duration as f64 / 1e9 * self.runs as f64
+    }
+
+    /// For people: a row a group, and lines about the machine.
+    pub fn text(&self) -> String {
+        let head = [
+            "group", "tasks", "cpu%", "due%", "wakeups", "p50", "p99", "p99.9", "max", "wait p99",
+            "missed", "migr",
+        ];
+        let mut rows = vec![head.map(str::to_owned).to_vec()];
+        let named = self.scenario.group.iter().zip(&self.stats.groups);
+        rows.extend(named.map(|(group, stats)| self.cells(&group.name, stats)));
+        let columns = head.len();
+        let widths: Vec<_> = (0..columns)
+            .map(|i| rows.iter().map(|row| row[i].chars().count()).max().unwrap_or(0))
+            .collect();
+        let mut text = String::new();
+        for row in &rows {
+            let mut line = format!("{:<1$}", row[0], widths[0]);
+            for (cell, width) in row.iter().zip(&widths).skip(1) {
+                let _ = write!(line, "  {cell:>width$}");
+            }
+            text += line.trim_end();
+            text.push('\n');
+        }
+        let machine = &self.stats.machine;
+        let _ = writeln!(
+            text,
+            "{} CPUs  {:.1}% busy  {:.0} switches/s  {} run(s) from seed {}  log {:016x}",
+            self.scenario.topology.places.len(),
+            percent(machine.run_ns, machine.cpu_ns),
+            machine.switches as f64 / self.simulated_s(),
+            self.runs,
+            self.seed,
+            self.stats.log_hash
+        );
+        let _ = writeln!(
+            text,
+            "simulated {:.1} s in {:.2} s  {:.0} events/s on a core",
+            self.simulated_s(),
+            self.took.as_secs_f64(),
+            self.events_per_s()
+        );
+        text
+    }
+
+    fn cells(&self, name: &str, stats: &GroupStats) -> Vec<String> {
+        let whole = self.stats.machine.cpu_ns;
+        let us = |us: Option<f64>| us.map_or_else(|| "-".to_owned(), duration);
+        let mut cells = vec![
+            name.to_owned(),
+            stats.tasks.to_string(),
+            format!("{:.2}", percent(stats.run_ns, whole)),
+            stats
+                .due_ns
+                .map_or_else(|| "-".to_owned(), |due| format!("{:.2}", percent(due, whole))),
+            stats.wakeup.count().to_string(),
+        ];
+        cells.extend(SHARES.map(|(_, share)| us(stats.wakeup.percentile_us(share))));
+        let some = stats.wakeup.count() > 0;
+        cells.push(us(some.then_some(stats.wakeup.max_ns as f64 / 1e3)));
+        cells.push(us(stats.wait.percentile_us(0.99)));
+        cells.push(match stats.periods {
+            0 => "-".to_owned(),
+            periods => format!("{:.2}%", percent(stats.missed, periods)),
+        });
+        cells.push(stats.migrations.to_string());
+        cells
+    }
+
+    /// For programs: one object. Times in microseconds, shares in percent of all CPUs.
+    pub fn json(&self) -> Value {
+        let whole = self.stats.machine.cpu_ns;
+        let named = self.scenario.group.iter().zip(&self.stats.groups);
+        let groups: Vec<_> = named
+            .map(|(group, stats)| {
+                let percentiles = |durations: &super::stats::Durations| {
+                    let mut all: serde_json::Map<_, _> = SHARES
+                        .iter()
+                        .map(|&(name, share)| {
+                            (format!("{name}_us"), json!(durations.percentile_us(share)))
+                        })
+                        .collect();
+                    all.insert("max_us".into(), json!(durations.max_ns as f64 / 1e3));
+                    all.insert("count".into(), json!(durations.count()));
+                    all
+                };
+                json!({
+                    "name": group.name,
+                    "tasks": stats.tasks,
+                    "cpu_percent": percent(stats.run_ns, whole),
+                    "due_percent": stats.due_ns.map(|due| percent(due, whole)),
+                    "wakeup_latency": percentiles(&stats.wakeup),
+                    "queue_wait": percentiles(&stats.wait),
+                    "periods": stats.periods,
+                    "missed": stats.missed,
+                    "migrations": stats.migrations,
+                })
+            })
+            .collect();
+        let machine = &self.stats.machine;
+        json!({
+            "seed": self.seed,
+            "runs": self.runs,
+            "log_hash": format!("{:016x}", self.stats.log_hash),
+            "groups": groups,
+            "machine": {
+                "cpus": self.scenario.topology.places.len(),
+                "busy_percent": percent(machine.run_ns, machine.cpu_ns),
+                "switches": machine.switches,
+                "events": machine.events,
+                "simulated_s": self.simulated_s(),
+                "took_s": self.took.as_secs_f64(),
+                "events_per_s": self.events_per_s(),
+            },
+        })
+    }
+}
+
+/// Microseconds as people read them.
+fn duration(us: f64) -> String {
+    match us {
+        _ if us < 1_000.0 => format!("{us:.0}us"),
+        _ if us < 1_000_000.0 => format!("{:.1}ms", us / 1e3),
+        _ => format!("{:.2}s", us / 1e6),
+    }
+}

@@ -1,0 +1,321 @@
+//! Scenarios: which tasks a simulated machine has, and what they do. TOML; see `scenarios/`.
+
+use super::{
+    dist::{self, Dist},
+    topology,
+};
+use crate::{
+    machine::{cpulist, topology::Topology},
+    units::CpuId,
+};
+use serde::{Deserialize, Deserializer, de::Error};
+use std::{collections::BTreeMap, ops::Range};
+
+/// Tasks at most, those that are forked included.
+pub const TASKS_MAX: usize = 200_000;
+
+/// A scenario as its file has it.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Scenario {
+    /// What it shows, in a line.
+    pub about: String,
+    /// How much time is simulated, in nanoseconds.
+    #[serde(deserialize_with = "span")]
+    pub duration: u64,
+    /// Ticks a second.
+    #[serde(default = "Hz::usual")]
+    pub hz: Hz,
+    /// The CPUs, as [`topology::parse`] takes them.
+    #[serde(deserialize_with = "cpus")]
+    pub topology: Topology,
+    /// What things cost.
+    #[serde(default)]
+    pub costs: Costs,
+    /// The tasks.
+    pub group: Vec<Group>,
+}
+
+/// Ticks a second: one of the kernel's own choices.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(try_from = "u64")]
+pub struct Hz(u64);
+
+impl Hz {
+    fn usual() -> Self {
+        Self(250)
+    }
+
+    /// Time between two ticks in nanoseconds.
+    pub fn period_ns(self) -> u64 {
+        1_000_000_000 / self.0
+    }
+}
+
+impl TryFrom<u64> for Hz {
+    type Error = &'static str;
+
+    fn try_from(hz: u64) -> Result<Self, Self::Error> {
+        [100, 250, 300, 1000]
+            .contains(&hz)
+            .then_some(Self(hz))
+            .ok_or("must be 100, 250, 300 or 1000")
+    }
+}
+
+/// What things cost, in time. The defaults are of the order that a machine of some GHz shows.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Costs {
+    /// From one task to another, before the new one does anything useful. Part of its run time.
+    #[serde(deserialize_with = "span")]
+    pub switch: u64,
+    /// From a kick to the interrupt on the other CPU.
+    #[serde(deserialize_with = "span")]
+    pub ipi: u64,
+    /// From looking for a task in vain to being idle. Who is queued meanwhile saw no idle CPU.
+    #[serde(deserialize_with = "span")]
+    pub go_idle: u64,
+    /// Work that a task has more of after it came from another CPU of its LLC.
+    #[serde(deserialize_with = "span")]
+    pub migrate: u64,
+    /// The same from another LLC.
+    #[serde(deserialize_with = "span")]
+    pub migrate_llc: u64,
+    /// The same from another node.
+    #[serde(deserialize_with = "span")]
+    pub migrate_node: u64,
+}
+
+impl Default for Costs {
+    fn default() -> Self {
+        Self {
+            switch: 1_500,
+            ipi: 1_000,
+            go_idle: 500,
+            migrate: 2_000,
+            migrate_llc: 20_000,
+            migrate_node: 40_000,
+        }
+    }
+}
+
+/// Tasks that are alike.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Group {
+    /// Its name in the report.
+    pub name: String,
+    /// How many start by themselves; 0 for those that are only forked.
+    pub tasks: u32,
+    /// -20 to 19.
+    #[serde(default)]
+    pub nice: Nice,
+    /// Of the kernel's policies for tasks that are not real-time.
+    #[serde(default)]
+    pub policy: Policy,
+    /// Where they may run, as a list of CPUs (`0-3,8`); everywhere if absent.
+    pub cpus: Option<String>,
+    /// When each is born.
+    #[serde(default = "at_once")]
+    pub start: Dist,
+    /// What each does, over and over.
+    pub phases: Vec<Phase>,
+}
+
+/// A nice value.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(try_from = "i64")]
+pub struct Nice(pub i32);
+
+impl TryFrom<i64> for Nice {
+    type Error = &'static str;
+
+    fn try_from(nice: i64) -> Result<Self, Self::Error> {
+        (-20..=19).contains(&nice).then_some(Self(nice as i32)).ok_or("must be from -20 to 19")
+    }
+}
+
+/// A policy of the kernel's.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[repr(u32)]
+pub enum Policy {
+    /// SCHED_NORMAL.
+    #[default]
+    Normal = 0,
+    /// SCHED_BATCH.
+    Batch = 3,
+    /// SCHED_IDLE.
+    Idle = 5,
+}
+
+/// A step of a task's life.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Phase {
+    /// Needs a CPU for so long.
+    Run(Dist),
+    /// Sleeps for so long.
+    Sleep(Dist),
+    /// Sleeps until its next period begins.
+    Period(Period),
+    /// Wakes the task of a group that has its own number in this one, or counts for when that waits.
+    Wake(String),
+    /// As `wake`, and is about to sleep: a synchronous wakeup.
+    Handoff(String),
+    /// Sleeps until it is woken.
+    Wait,
+    /// Gives up the rest of its slice.
+    Yield,
+    /// Makes a task of that group.
+    Fork(String),
+    /// Ends.
+    Exit,
+}
+
+/// A period, and by when the work of each has to be done.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Period {
+    /// Time between two beginnings.
+    #[serde(deserialize_with = "span")]
+    pub every: u64,
+    /// From the beginning, in which the task reaches its next period; `every` if absent.
+    #[serde(default, deserialize_with = "maybe_span")]
+    pub deadline: Option<u64>,
+}
+
+fn at_once() -> Dist {
+    Dist::Fixed(0)
+}
+
+fn span<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+    dist::span(&String::deserialize(from)?).map_err(D::Error::custom)
+}
+
+fn maybe_span<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
+    span(from).map(Some)
+}
+
+fn cpus<'de, D: Deserializer<'de>>(from: D) -> Result<Topology, D::Error> {
+    topology::parse(&String::deserialize(from)?).map_err(|e| D::Error::custom(format!("{e:#}")))
+}
+
+impl Scenario {
+    /// Reads a scenario; `topology` takes the place of its own.
+    ///
+    /// # Errors
+    /// One line: what is wrong and, of the syntax, in which line and column.
+    pub fn parse(text: &str, topology: Option<Topology>) -> Result<Self, String> {
+        let mut scenario: Self =
+            toml::from_str(text).map_err(|e| located(text, e.span(), e.message()))?;
+        scenario.topology = topology.unwrap_or(scenario.topology);
+        scenario.check()?;
+        Ok(scenario)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        if self.duration == 0 {
+            return Err("duration: must be longer than 0".into());
+        }
+        let total: usize = self.group.iter().map(|group| group.tasks as usize).sum();
+        if total == 0 {
+            return Err("the groups have no task that starts by itself".into());
+        }
+        if total > TASKS_MAX {
+            return Err(format!("{total} tasks: {TASKS_MAX} at most"));
+        }
+        let mut names = BTreeMap::new();
+        for group in &self.group {
+            if names.insert(group.name.as_str(), group.tasks).is_some() {
+                return Err(format!("two groups are named '{}'", group.name.escape_default()));
+            }
+        }
+        for group in &self.group {
+            group
+                .check(&names, self.topology.places.len())
+                .map_err(|e| format!("group '{}': {e}", group.name.escape_default()))?;
+        }
+        Ok(())
+    }
+
+    /// Where the tasks of a group may run.
+    pub fn allowed(&self, group: &Group) -> Vec<CpuId> {
+        let nr_cpus = self.topology.places.len();
+        match &group.cpus {
+            Some(list) => cpulist::parse(list, nr_cpus),
+            None => (0..nr_cpus as u32).map(CpuId).collect(),
+        }
+    }
+
+    /// The number of a group of that name. [`Self::parse`] has seen that it exists.
+    pub fn group_of(&self, name: &str) -> usize {
+        self.group.iter().position(|group| group.name == name).unwrap_or(0)
+    }
+}
+
+impl Group {
+    /// Whether its tasks never sleep.
+    pub fn is_hog(&self) -> bool {
+        self.phases.iter().all(|phase| matches!(phase, Phase::Run(_)))
+    }
+
+    fn check(&self, names: &BTreeMap<&str, u32>, nr_cpus: usize) -> Result<(), String> {
+        if let Some(list) = &self.cpus {
+            let is_good = |part: &str| {
+                let cpus = cpulist::parse(part, nr_cpus + 1);
+                !cpus.is_empty() && cpus.iter().all(|cpu| cpu.index() < nr_cpus)
+            };
+            if !list.split(',').all(is_good) {
+                return Err(format!(
+                    "cpus: '{}' is no list of CPUs from 0 to {}",
+                    list.escape_default(),
+                    nr_cpus - 1
+                ));
+            }
+        }
+        let takes_time = |phase: &Phase| match phase {
+            Phase::Run(dist) | Phase::Sleep(dist) => !matches!(dist, Dist::Fixed(0)),
+            Phase::Period(period) => period.every > 0,
+            Phase::Wait | Phase::Exit => true,
+            _ => false,
+        };
+        if !self.phases.iter().any(takes_time) {
+            return Err("phases: none takes time".into());
+        }
+        for phase in &self.phases {
+            match phase {
+                Phase::Period(period) if period.every == 0 => {
+                    return Err("period: every must be longer than 0".into());
+                }
+                Phase::Wake(to) | Phase::Handoff(to) | Phase::Fork(to) => {
+                    match (names.get(to.as_str()), phase) {
+                        (None, _) => {
+                            return Err(format!("there is no group '{}'", to.escape_default()));
+                        }
+                        (Some(0), Phase::Wake(_) | Phase::Handoff(_)) => {
+                            return Err(format!(
+                                "group '{}' has no task to wake",
+                                to.escape_default()
+                            ));
+                        }
+                        _ => {}
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A message with its line and column, counted from 1.
+fn located(text: &str, span: Option<Range<usize>>, message: &str) -> String {
+    let message: Vec<_> = message.split_whitespace().collect();
+    let message = message.join(" ");
+    let Some(before) = span.and_then(|span| text.get(..span.start)) else { return message };
+    let line = before.matches('\n').count() + 1;
+    let column = before.rsplit('\n').next().unwrap_or("").chars().count() + 1;
+    format!("line {line}, column {column}: {message}")
+}

@@ -1,0 +1,313 @@
+//! How CPUs choose what to run: `kernel/sched/core.c` and `ext.c`, with the order of callbacks that those have.
+
+use super::{
+    abi,
+    events::Kind,
+    machine::Machine,
+    task::{Place, TaskId},
+};
+
+/// What is logged of a task.
+const LOG_RUNS: u64 = 1;
+const LOG_STOPS: u64 = 2;
+
+/// What a CPU does next.
+enum Pick {
+    /// Goes on with what it runs.
+    Keep,
+    /// The first of its local queue.
+    Local(TaskId),
+    /// Nothing is to be had.
+    Nothing,
+}
+
+impl Machine<'_> {
+    /// Has a CPU choose anew soon. `here` is the CPU that says so: another one gets an interrupt.
+    pub(super) fn resched(&mut self, cpu: u32, here: u32) {
+        let delay = if cpu == here { 0 } else { self.scenario.costs.ipi };
+        let at = self.now + delay;
+        let resched_at = &mut self.cpus[cpu as usize].resched_at;
+        if resched_at.is_none_or(|earlier| earlier > at) {
+            *resched_at = Some(at);
+            self.events.push(at, Kind::Resched(cpu));
+        }
+    }
+
+    /// What a callback that ran on `here` left to be done.
+    pub(super) fn after_callback(&mut self, here: u32) {
+        if let Some(fault) = self.kernel.fault.take() {
+            self.violated("kernel", fault);
+        }
+        while let Some(cpu) = self.kernel.rescheds.pop() {
+            self.resched(cpu, here);
+        }
+        if self.kernel.kicks.is_empty() {
+            return;
+        }
+        for (cpu, flags) in std::mem::take(&mut self.kernel.kicks) {
+            // From interrupt work of this CPU, even to itself. All of SCX_KICK_* fits.
+            self.events.push(self.now + self.scenario.costs.ipi, Kind::Kick(cpu, flags as u32));
+        }
+    }
+
+    /// `kick_one_cpu()`, `kick_one_cpu_if_idle()`.
+    pub(super) fn kicked(&mut self, cpu: u32, flags: u64) {
+        let curr = self.kernel.cpus[cpu as usize].curr;
+        if flags & abi::SCX_KICK_IDLE != 0 && curr.is_some() {
+            return;
+        }
+        if let (Some(id), true) = (curr, flags & abi::SCX_KICK_PREEMPT != 0) {
+            self.kernel.task(id).set_slice(0);
+        }
+        self.resched(cpu, cpu);
+    }
+
+    /// `update_curr_scx()`: charges the running task.
+    pub(super) fn update_curr(&mut self, cpu: u32) {
+        let Some(id) = self.kernel.cpus[cpu as usize].curr else { return };
+        let now = self.now;
+        let task = self.kernel.task(id);
+        let ran_ns = now - task.charged_at;
+        task.charged_at = now;
+        task.set_run_ns(task.run_ns() + ran_ns);
+        task.set_slice(task.slice().saturating_sub(ran_ns));
+        let actor = &mut self.actors[id.index()];
+        actor.left_ns = actor.left_ns.saturating_sub(ran_ns);
+        self.cpus[cpu as usize].run_ns += ran_ns;
+        self.stats.groups[actor.group].run_ns += ran_ns;
+    }
+
+    /// `task_tick_scx()`.
+    pub(super) fn tick(&mut self, cpu: u32) {
+        if self.cpus[cpu as usize].tick_at != Some(self.now) {
+            return;
+        }
+        self.cpus[cpu as usize].tick_at = None;
+        let Some(id) = self.kernel.cpus[cpu as usize].curr else { return };
+        self.update_curr(cpu);
+        self.kernel.tick(cpu, id);
+        self.after_callback(cpu);
+        self.arm_tick(cpu);
+        if self.kernel.task(id).slice() == 0 {
+            self.schedule(cpu, true);
+        }
+    }
+
+    fn arm_tick(&mut self, cpu: u32) {
+        if self.cpus[cpu as usize].tick_at.is_none() {
+            let period = self.scenario.hz.period_ns();
+            let at = (self.now / period + 1) * period;
+            self.cpus[cpu as usize].tick_at = Some(at);
+            self.events.push(at, Kind::Tick(cpu));
+        }
+    }
+
+    /// `dequeue_task_scx()` of the running task, which goes to sleep or dies.
+    pub(super) fn dequeue_curr(&mut self, cpu: u32, id: TaskId, place: Place) {
+        self.update_curr(cpu);
+        let state = if place == Place::Dead { abi::TASK_DEAD } else { abi::TASK_INTERRUPTIBLE };
+        let task = self.kernel.task(id);
+        task.set_state(state);
+        if place == Place::Dead {
+            task.set_flags(task.flags() | abi::PF_EXITING);
+        }
+        self.log(LOG_STOPS, cpu, id);
+        self.kernel.stopping(cpu, id, false);
+        let task = self.kernel.task(id);
+        task.set_scx_flags(task.scx_flags() & !abi::SCX_TASK_QUEUED);
+        task.place = place;
+        self.after_callback(cpu);
+        self.schedule(cpu, false);
+    }
+
+    /// `__schedule()`: the CPU chooses what it runs. `runnable`: what it runs could go on.
+    pub(super) fn schedule(&mut self, cpu: u32, runnable: bool) {
+        self.cpus[cpu as usize].resched_at = None;
+        let prev = self.kernel.cpus[cpu as usize].curr;
+        if runnable {
+            self.update_curr(cpu);
+        }
+        let pick = self.balance(cpu, prev, runnable && prev.is_some());
+        if self.violation.is_some() {
+            return;
+        }
+        // What dispatch put into the local queue needs nobody else to say so.
+        self.cpus[cpu as usize].resched_at = None;
+        match pick {
+            Pick::Keep => {
+                if let Some(id) = prev
+                    && self.kernel.task(id).slice() == 0
+                {
+                    self.kernel.task(id).set_slice(abi::SCX_SLICE_DFL);
+                }
+            }
+            Pick::Local(next) => {
+                if let (Some(id), true) = (prev, runnable) {
+                    self.put_prev(cpu, id, 0);
+                }
+                self.set_next(cpu, next);
+            }
+            Pick::Nothing => {
+                if let (Some(id), true) = (prev, runnable) {
+                    self.put_prev(cpu, id, abi::SCX_ENQ_LAST);
+                }
+                self.leave(cpu);
+            }
+        }
+    }
+
+    /// `balance_one()`.
+    fn balance(&mut self, cpu: u32, prev: Option<TaskId>, runnable: bool) -> Pick {
+        let keeps = |machine: &mut Self| {
+            runnable && prev.is_some_and(|id| machine.kernel.task(id).slice() > 0)
+        };
+        if keeps(self) {
+            return Pick::Keep;
+        }
+        if let Some((_, id)) = self.kernel.cpus[cpu as usize].local.first() {
+            return Pick::Local(id);
+        }
+        self.kernel.cpus[cpu as usize].in_balance = true;
+        let mut pick = Pick::Nothing;
+        let mut loops = abi::SCX_DSP_MAX_LOOPS;
+        loop {
+            let moved = if self.kernel.consume_global_dsq(cpu) {
+                0
+            } else {
+                let moved = self.kernel.dispatch(cpu, prev);
+                self.after_callback(cpu);
+                moved
+            };
+            if keeps(self) {
+                pick = Pick::Keep;
+                break;
+            }
+            if let Some((_, id)) = self.kernel.cpus[cpu as usize].local.first() {
+                pick = Pick::Local(id);
+                break;
+            }
+            loops -= 1;
+            if moved == 0 || self.violation.is_some() {
+                break;
+            }
+            if loops == 0 {
+                self.kernel.kicks.push((cpu, 0));
+                self.after_callback(cpu);
+                break;
+            }
+        }
+        self.kernel.cpus[cpu as usize].in_balance = false;
+        pick
+    }
+
+    /// `put_prev_task_scx()`: the running task stays runnable, and another one or nothing follows it.
+    fn put_prev(&mut self, cpu: u32, id: TaskId, enq_flags: u64) {
+        self.log(LOG_STOPS, cpu, id);
+        self.kernel.stopping(cpu, id, true);
+        let now = self.now;
+        let task = self.kernel.task(id);
+        task.place = Place::Held;
+        task.runnable_at = now;
+        task.woke = false;
+        self.do_enqueue(id, cpu, enq_flags);
+    }
+
+    /// `set_next_task_scx()`.
+    fn set_next(&mut self, cpu: u32, id: TaskId) {
+        if !self.kernel.tasks[id.index()].may_run(cpu) {
+            let pid = self.kernel.task(id).pid();
+            self.violated("affinity", format!("task {pid} runs on CPU {cpu}"));
+            return;
+        }
+        if let Some(since) = self.cpus[cpu as usize].idle_at.take() {
+            self.cpus[cpu as usize].idle_ns += self.now - since;
+            self.kernel.idle.update(cpu, false);
+            self.kernel.update_idle(cpu, false);
+            self.after_callback(cpu);
+        }
+        self.kernel.dispatch_dequeue(id);
+        let now = self.now;
+        let task = self.kernel.task(id);
+        task.place = Place::Running;
+        task.set_cpu(cpu as i32);
+        task.charged_at = now;
+        if task.slice() == 0 {
+            task.set_slice(abi::SCX_SLICE_DFL);
+        }
+        let (waited_ns, woke) = (now - task.runnable_at, task.woke);
+        self.kernel.cpus[cpu as usize].curr = Some(id);
+        self.log(LOG_RUNS, cpu, id);
+        self.kernel.running(cpu, id);
+        self.after_callback(cpu);
+
+        let cost_ns = self.scenario.costs.switch + self.move_cost(cpu, id);
+        let actor = &mut self.actors[id.index()];
+        actor.left_ns += cost_ns;
+        let group = &mut self.stats.groups[actor.group];
+        group.migrations += u64::from(actor.ran_on.is_some_and(|last| last != cpu));
+        actor.ran_on = Some(cpu);
+        group.wait.add(waited_ns);
+        if woke {
+            group.wakeup.add(waited_ns);
+        }
+        self.stats.machine.switches += 1;
+        self.arm_tick(cpu);
+        self.cpus[cpu as usize].run = self.cpus[cpu as usize].run.wrapping_add(1);
+        self.expect_done(cpu, id);
+    }
+
+    /// Puts down when the running task has done what it has to do.
+    pub(super) fn expect_done(&mut self, cpu: u32, id: TaskId) {
+        let at = self.now + self.actors[id.index()].left_ns;
+        self.events.push(at, Kind::Done(cpu, self.cpus[cpu as usize].run));
+    }
+
+    fn move_cost(&self, cpu: u32, id: TaskId) -> u64 {
+        let Some(last) = self.actors[id.index()].ran_on else { return 0 };
+        let places = &self.scenario.topology.places;
+        let (from, to) = (&places[last as usize], &places[cpu as usize]);
+        let costs = &self.scenario.costs;
+        match () {
+            () if last == cpu => 0,
+            () if from.node != to.node => costs.migrate_node,
+            () if from.llc != to.llc => costs.migrate_llc,
+            () => costs.migrate,
+        }
+    }
+
+    /// Nothing to run: the CPU is about to be idle, or stays so.
+    fn leave(&mut self, cpu: u32) {
+        let state = &mut self.cpus[cpu as usize];
+        state.run = state.run.wrapping_add(1);
+        if state.idle_at.is_some() {
+            // pick_task_idle(): its mark may have been claimed meanwhile.
+            self.kernel.idle.update(cpu, true);
+            return;
+        }
+        let at = self.now + self.scenario.costs.go_idle;
+        state.idle_at = Some(self.now);
+        state.locked_until = at;
+        self.kernel.cpus[cpu as usize].curr = None;
+        self.events.push(at, Kind::Idle(cpu));
+    }
+
+    /// `set_next_task_idle()`.
+    pub(super) fn become_idle(&mut self, cpu: u32) {
+        self.kernel.idle.update(cpu, true);
+        self.kernel.update_idle(cpu, true);
+        self.after_callback(cpu);
+    }
+
+    /// `do_enqueue_task()`. `here` is where that runs.
+    pub(super) fn do_enqueue(&mut self, id: TaskId, here: u32, enq_flags: u64) {
+        if self.kernel.task(id).direct.is_none() {
+            self.kernel.enqueue(here, id, enq_flags);
+        }
+        let task = self.kernel.task(id);
+        let home = task.cpu() as u32;
+        if let Some(insertion) = task.direct.take() {
+            self.kernel.insert(id, insertion, enq_flags, home);
+        }
+        self.after_callback(here);
+    }
+}

@@ -1,0 +1,114 @@
+//! What a simulated machine adds up.
+
+use crate::{bpf::policy, stats::hist};
+
+/// Durations.
+#[derive(Debug, Clone)]
+pub struct Durations {
+    /// By `hist_slot()`.
+    pub slots: Box<[u64; hist::SLOTS]>,
+    /// The longest.
+    pub max_ns: u64,
+}
+
+impl Default for Durations {
+    fn default() -> Self {
+        Self { slots: Box::new([0; hist::SLOTS]), max_ns: 0 }
+    }
+}
+
+impl Durations {
+    /// Counts one.
+    pub fn add(&mut self, ns: u64) {
+        self.slots[policy::hist_slot(ns) as usize] += 1;
+        self.max_ns = self.max_ns.max(ns);
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> u64 {
+        self.slots.iter().sum()
+    }
+
+    /// Takes in those of another run.
+    pub fn merge(&mut self, other: &Self) {
+        self.slots.iter_mut().zip(other.slots.iter()).for_each(|(to, from)| *to += from);
+        self.max_ns = self.max_ns.max(other.max_ns);
+    }
+
+    /// What a share (0 to 1) of them stays below, in microseconds; no more than the longest.
+    pub fn percentile_us(&self, share: f64) -> Option<f64> {
+        let below = hist::percentile(&self.slots[..], share, hist::slot_end)?;
+        Some(below.0.min(self.max_ns) as f64 / 1e3)
+    }
+}
+
+/// Of a group of tasks.
+#[derive(Debug, Clone, Default)]
+pub struct GroupStats {
+    /// From waking to running.
+    pub wakeup: Durations,
+    /// From any time of becoming runnable, the end of a slice included, to running.
+    pub wait: Durations,
+    /// Run time of all of them.
+    pub run_ns: u64,
+    /// What they are due by weight; none where affinity makes that another question.
+    pub due_ns: Option<u64>,
+    /// Periods that ended in time or late.
+    pub periods: u64,
+    /// Those that ended late.
+    pub missed: u64,
+    /// Times one began to run on another CPU than the last.
+    pub migrations: u64,
+    /// Tasks that there ever were.
+    pub tasks: u64,
+}
+
+/// Of the machine.
+#[derive(Debug, Clone, Default)]
+pub struct MachineStats {
+    /// Time simulated, of all CPUs together.
+    pub cpu_ns: u64,
+    /// Of that, with a task.
+    pub run_ns: u64,
+    /// Times a task started to run.
+    pub switches: u64,
+    /// Events and callbacks.
+    pub events: u64,
+}
+
+/// What a run adds up to.
+#[derive(Debug, Clone, Default)]
+pub struct Stats {
+    /// By group.
+    pub groups: Vec<GroupStats>,
+    /// Of the machine.
+    pub machine: MachineStats,
+    /// A number that stands for everything that happened, in its order.
+    pub log_hash: u64,
+}
+
+impl Stats {
+    /// Takes in those of another run of the same scenario.
+    pub fn merge(&mut self, other: &Self) {
+        if self.groups.is_empty() {
+            *self = other.clone();
+            return;
+        }
+        for (to, from) in self.groups.iter_mut().zip(&other.groups) {
+            to.wakeup.merge(&from.wakeup);
+            to.wait.merge(&from.wait);
+            to.run_ns += from.run_ns;
+            to.due_ns = to.due_ns.zip(from.due_ns).map(|(a, b)| a + b);
+            to.periods += from.periods;
+            to.missed += from.missed;
+            to.migrations += from.migrations;
+            to.tasks += from.tasks;
+        }
+        let (to, from) = (&mut self.machine, &other.machine);
+        to.cpu_ns += from.cpu_ns;
+        to.run_ns += from.run_ns;
+        to.switches += from.switches;
+        to.events += from.events;
+        self.log_hash = self.log_hash.rotate_left(1) ^ other.log_hash;
+    }
+}

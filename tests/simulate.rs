@@ -1,0 +1,309 @@
+//! The simulator: the kernel's half on virtual CPUs, judged by its oracles.
+
+#[path = "simulate/mutants.rs"]
+mod mutants;
+#[path = "simulate/suite.rs"]
+mod suite;
+
+use proptest::{prelude::*, test_runner::Config};
+use scheduler::{
+    settings::Tuning,
+    sim::{self, BUILTIN, Scenario, Stats},
+};
+use std::{fmt::Write as _, fs, path::Path, process::Command, thread};
+
+fn scenario(text: &str) -> Scenario {
+    Scenario::parse(text, None).unwrap_or_else(|error| panic!("{error}\n{text}"))
+}
+
+/// Runs a scenario that must break no rule.
+#[track_caller]
+fn simulate(text: &str, seed: u64) -> Stats {
+    let (stats, violation) =
+        sim::run(&scenario(text), BUILTIN, Tuning::default(), seed).expect("room for a run");
+    assert_eq!(violation.map(|v| v.to_string()), None);
+    stats
+}
+
+/// Wakeups, forks, periods, yields and handoffs on a machine with all levels.
+const MIXED: &str = r#"
+    about = "a bit of everything"
+    duration = "500ms"
+    topology = "2 nodes x 2 llcs x 2 cores x 2 threads"
+    [[group]]
+    name = "hogs"
+    tasks = 12
+    phases = [{ run = "1ms..20ms" }, "yield"]
+    [[group]]
+    name = "sleepers"
+    tasks = 40
+    nice = 3
+    phases = [{ run = "exp 700us" }, { sleep = "exp 3ms" }]
+    [[group]]
+    name = "ping"
+    tasks = 3
+    phases = [{ run = "20us" }, { handoff = "pong" }, "wait"]
+    [[group]]
+    name = "pong"
+    tasks = 3
+    phases = ["wait", { run = "20us" }, { handoff = "ping" }]
+    [[group]]
+    name = "shell"
+    tasks = 2
+    phases = [{ run = "200us" }, { fork = "child" }, { sleep = "exp 2ms" }]
+    [[group]]
+    name = "child"
+    tasks = 0
+    cpus = "0-5"
+    phases = [{ run = "exp 1ms" }, { sleep = "100us" }, { run = "100us" }, "exit"]
+    [[group]]
+    name = "bound"
+    tasks = 4
+    cpus = "3"
+    policy = "idle"
+    phases = [{ run = "exp 1ms" }, { sleep = "exp 5ms" }]
+"#;
+
+#[test]
+fn the_same_seed_gives_the_same_log_on_any_thread() {
+    let once = simulate(MIXED, 7).log_hash;
+    let threads: Vec<_> = (0..2).map(|_| thread::spawn(|| simulate(MIXED, 7).log_hash)).collect();
+    for thread in threads {
+        assert_eq!(thread.join().expect("no panic"), once);
+    }
+    assert_ne!(simulate(MIXED, 8).log_hash, once);
+}
+
+#[test]
+fn the_scheduler_passes_the_suite() {
+    assert_eq!(suite::findings(BUILTIN), None);
+}
+
+#[test]
+fn everything_happens() {
+    let stats = simulate(MIXED, 1);
+    for (index, group) in stats.groups.iter().enumerate() {
+        assert!(group.run_ns > 0 && group.wakeup.count() > 0, "group {index}: {group:?}");
+    }
+    assert!(stats.groups[5].tasks > 50, "{} children", stats.groups[5].tasks);
+    assert_eq!(stats.groups[6].migrations, 0, "bound to one CPU");
+    assert!(stats.groups[0].migrations > 0);
+}
+
+/// Hogs of several nice values on one CPU: (nice, tasks) each.
+fn hogs(topology: &str, groups: &[(i32, u32)]) -> String {
+    let mut text = format!("about = \"hogs\"\nduration = \"12s\"\ntopology = \"{topology}\"\n");
+    for (number, (nice, tasks)) in groups.iter().enumerate() {
+        let _ = write!(
+            text,
+            "[[group]]\nname = \"{number}\"\ntasks = {tasks}\nnice = {nice}\nphases = [{{ run = \"1s\" }}]\n"
+        );
+    }
+    text
+}
+
+#[test]
+fn shares_follow_weights() {
+    // The oracle of shares judges these; here is that it had something to judge.
+    for (topology, groups) in [
+        ("1 core", &[(0, 2), (5, 1), (-5, 1)][..]),
+        ("4 cores", &[(0, 8), (3, 4)]),
+        ("2 cores x 2 threads", &[(0, 4), (10, 4), (-10, 2)]),
+    ] {
+        let stats = simulate(&hogs(topology, groups), 1);
+        assert!(stats.groups.iter().all(|group| group.due_ns.is_some_and(|due| due > 0)));
+        assert_eq!(stats.machine.run_ns, stats.machine.cpu_ns, "work for all CPUs");
+    }
+}
+
+#[test]
+fn a_wakeup_takes_an_idle_core_before_an_idle_thread() {
+    let stats = simulate(
+        r#"
+        about = "four tasks on eight threads of four cores"
+        duration = "1s"
+        topology = "4 cores x 2 threads"
+        [[group]]
+        name = "tasks"
+        tasks = 4
+        phases = [{ run = "exp 2ms" }, { sleep = "exp 1ms" }]
+        "#,
+        1,
+    );
+    let group = &stats.groups[0];
+    assert!(group.wakeup.max_ns < 10_000, "waited for {} ns", group.wakeup.max_ns);
+    assert!(group.migrations < 20, "{} migrations", group.migrations);
+}
+
+#[test]
+fn tasks_stay_where_they_may_run() {
+    let text = r#"
+        about = "two tasks of two, on the same half of a machine"
+        duration = "2s"
+        topology = "2 llcs x 2 cores"
+        [[group]]
+        name = "half"
+        tasks = 4
+        cpus = "0-1"
+        phases = [{ run = "1s" }]
+    "#;
+    let stats = simulate(text, 1);
+    assert_eq!(stats.groups[0].run_ns, 2 * 2_000_000_000, "two CPUs of four");
+}
+
+#[test]
+fn shipped_scenarios_break_no_rule() {
+    let mut count = 0;
+    for entry in
+        fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios")).expect("scenarios")
+    {
+        let path = entry.expect("an entry").path();
+        let text = fs::read_to_string(&path).expect("readable");
+        // Shorter, for the sake of the test.
+        let text = text.replace("duration = \"1s\"", "duration = \"100ms\"");
+        simulate(&text, 3);
+        count += 1;
+    }
+    assert!(count >= 4, "{count} scenarios");
+}
+
+/// Two numbers, as a range of spans in microseconds.
+fn span() -> impl Strategy<Value = (u64, u64)> {
+    (10u64..20_000, 0u64..20_000).prop_map(|(low, more)| (low, low + more))
+}
+
+prop_compose! {
+    fn group(cpus: u32)(
+        tasks in 1u32..12,
+        nice in -20i32..20,
+        policy in prop_oneof![Just("normal"), Just("batch"), Just("idle")],
+        run in span(),
+        sleep in prop::option::of(span()),
+        only in prop::option::weighted(0.3, (0..cpus, 0..cpus)),
+    ) -> String {
+        let mut text = format!("tasks = {tasks}\nnice = {nice}\npolicy = \"{policy}\"\n");
+        if let Some((a, b)) = only {
+            let _ = writeln!(text, "cpus = \"{}-{}\"", a.min(b), a.max(b));
+        }
+        let _ = write!(text, "phases = [{{ run = \"{}us..{}us\" }}", run.0, run.1);
+        if let Some(sleep) = sleep {
+            let _ = write!(text, ", {{ sleep = \"{}us..{}us\" }}", sleep.0, sleep.1);
+        }
+        text + "]\n"
+    }
+}
+
+/// A machine and what runs on it.
+fn machine() -> impl Strategy<Value = String> {
+    let levels = (1u32..3, 1u32..4, 1u32..4, 1u32..3);
+    let hz = prop_oneof![Just(100), Just(250), Just(1000)];
+    (levels, hz).prop_flat_map(|((nodes, llcs, cores, threads), hz)| {
+        let cpus = nodes * llcs * cores * threads;
+        prop::collection::vec(group(cpus), 1..5).prop_map(move |groups| {
+            let mut text = format!(
+                "about = \"random\"\nduration = \"300ms\"\nhz = {hz}\n\
+                 topology = \"{nodes} nodes x {llcs} llcs x {cores} cores x {threads} threads\"\n"
+            );
+            for (number, group) in groups.iter().enumerate() {
+                let _ = write!(text, "[[group]]\nname = \"g{number}\"\n{group}");
+            }
+            text
+        })
+    })
+}
+
+proptest! {
+    #![proptest_config(Config { cases: 200, ..Config::default() })]
+
+    #[test]
+    fn no_machine_breaks_a_rule(text in machine(), seed in 0u64..1000) {
+        let (_, violation) =
+            sim::run(&scenario(&text), BUILTIN, Tuning::default(), seed).expect("room for a run");
+        prop_assert_eq!(violation.map(|v| v.to_string()), None, "\n{}", text);
+    }
+}
+
+/// Runs the program: exit code, standard output, standard error.
+fn program(args: &[&str]) -> (Option<i32>, String, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_scheduler"))
+        .arg("simulate")
+        .args(args)
+        .output()
+        .expect("the program starts");
+    let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+#[test]
+fn bad_input_is_refused_in_a_line() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("bad.toml");
+    let file = path.to_str().expect("UTF-8");
+    let head = "about = \"x\"\nduration = \"1s\"\ntopology = \"2 cores\"\n";
+    let group = "[[group]]\nname = \"a\"\ntasks = 1\n";
+    let run = "phases = [{ run = \"1ms\" }]\n";
+    let cases: &[(String, &str)] = &[
+        (String::new(), "about"),
+        ("duration = ".into(), "line 1"),
+        (format!("{head}{group}{run}weight = 3\n"), "line 8, column 1"),
+        (format!("{head}{group}phases = [{{ run = \"-1ms\" }}]\n"), "line 7"),
+        (format!("{head}{group}phases = [{{ run = \"1\" }}]\n"), "unit"),
+        (format!("{head}{group}phases = [{{ jump = \"1ms\" }}]\n"), "jump"),
+        (format!("{head}{group}phases = []\n"), "none takes time"),
+        (format!("{head}{group}phases = [\"yield\"]\n"), "none takes time"),
+        (format!("{head}{group}phases = [{{ run = \"1ms\" }}, {{ wake = \"b\" }}]\n"), "'b'"),
+        (format!("{head}{group}nice = 20\n{run}"), "-20 to 19"),
+        (format!("{head}{group}cpus = \"2\"\n{run}"), "0 to 1"),
+        (format!("{head}{group}cpus = \"0,x\"\n{run}"), "0 to 1"),
+        (format!("{head}{group}{run}{group}{run}"), "two groups"),
+        (head.to_owned() + "group = []\n", "no task"),
+        (format!("{head}[[group]]\nname = \"a\"\ntasks = 0\n{run}"), "no task"),
+        (format!("{head}[[group]]\nname = \"a\"\ntasks = 4294967296\n{run}"), "line 6"),
+        (format!("{head}[[group]]\nname = \"a\"\ntasks = 4294967295\n{run}"), "at most"),
+        (format!("{head}hz = 50\n{group}{run}"), "100, 250, 300 or 1000"),
+        (head.replace("2 cores", "9 towers") + group + run, "topology"),
+        (head.replace("1s", "0s") + group + run, "duration"),
+        ("x".repeat(1 << 21), "at most"),
+    ];
+    for (text, says) in cases {
+        fs::write(&path, text).expect("written");
+        let (code, out, err) = program(&[file]);
+        assert_eq!((code, out.as_str()), (Some(2), ""), "{text}\n{err}");
+        assert!(err.contains(says) && err.contains("bad.toml"), "{text}\n{err}");
+        assert_eq!(err.lines().count(), 1, "{err}");
+    }
+    fs::write(&path, [0xff, 0xfe, 0]).expect("written");
+    assert!(program(&[file]).2.contains("UTF-8"));
+    fs::write(&path, format!("{head}{group}{run}")).expect("written");
+    for (args, says) in [
+        (&["--topology", "0 cores"][..], "--topology"),
+        (&["--set", "slice_us=5"], "100 to 100000"),
+        (&["--set", "slice=5"], "slice_us"),
+        (&["--runs", "0"], "1 to 100000"),
+        (&["--seed", "-1"], "--seed"),
+    ] {
+        let (code, _, err) = program(&[&[file], args].concat());
+        assert!(
+            code == Some(2) && err.contains(says) && err.lines().count() == 1,
+            "{args:?}: {err}"
+        );
+    }
+    assert_eq!(program(&[dir.path().join("none").to_str().expect("UTF-8")]).0, Some(2));
+}
+
+#[test]
+fn runs_add_up_and_json_is_what_the_table_says() {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/scenarios/desktop-under-compile.toml");
+    let args = [file, "--runs", "3", "--seed", "5", "--topology", "4", "--json"];
+    let (code, out, err) = program(&args);
+    assert_eq!((code, err.as_str()), (Some(0), ""));
+    let json: serde_json::Value = serde_json::from_str(&out).expect("JSON");
+    assert_eq!((json["runs"].as_u64(), json["machine"]["cpus"].as_u64()), (Some(3), Some(4)));
+    assert_eq!(json["machine"]["simulated_s"].as_f64(), Some(30.0));
+    assert_eq!(json["groups"].as_array().map(Vec::len), Some(5));
+    let again: serde_json::Value = serde_json::from_str(&program(&args).1).expect("JSON");
+    assert_eq!(json["log_hash"], again["log_hash"]);
+    let (code, table, _) = program(&[file, "--set", "slice_us=9000"]);
+    assert_eq!(code, Some(0));
+    assert!(table.contains("compositor") && table.contains("events/s"), "{table}");
+}

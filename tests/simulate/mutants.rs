@@ -1,0 +1,82 @@
+//! Seeded bugs: each patch of `tests/mutants` is applied to a copy of the kernel's half, which then has to be caught. One
+//! that survives shows that an oracle or a case is missing.
+
+use super::suite;
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::Mutex,
+    thread,
+};
+
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+
+/// Compiles the kernel's half with a patch, as the build script does.
+fn build(patch: &Path) -> Vec<u8> {
+    let dir = tempfile::tempdir().expect("a directory");
+    let bpf = dir.path().join("src/bpf");
+    fs::create_dir_all(&bpf).expect("a directory");
+    for entry in fs::read_dir(Path::new(ROOT).join("src/bpf")).expect("src/bpf") {
+        let from = entry.expect("an entry").path();
+        fs::copy(&from, bpf.join(from.file_name().expect("a name"))).expect("copied");
+    }
+    let run = |command: &mut Command| {
+        let output = command.current_dir(dir.path()).output().expect("it starts");
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{}: {text}", patch.display());
+    };
+    run(Command::new("git").arg("apply").arg(patch));
+    let object = dir.path().join("mutant.so");
+    let sim = Path::new(ROOT).join("src/sim");
+    run(Command::new(env!("SIM_CLANG"))
+        .args(env!("SIM_CFLAGS").split_whitespace())
+        .arg("-I")
+        .arg(sim.join("include"))
+        .arg("-I")
+        .arg(&bpf)
+        .arg(sim.join("host.c"))
+        .arg("-o")
+        .arg(&object));
+    fs::read(object).expect("an object")
+}
+
+/// What the patch says that it breaks: its first line.
+fn class(patch: &Path) -> String {
+    let text = fs::read_to_string(patch).expect("readable");
+    text.lines().next().unwrap_or_default().to_owned()
+}
+
+#[test]
+fn every_mutant_is_caught() {
+    let mut patches: Vec<PathBuf> = fs::read_dir(Path::new(ROOT).join("tests/mutants"))
+        .expect("tests/mutants")
+        .map(|entry| entry.expect("an entry").path())
+        .collect();
+    patches.sort();
+    let only = env::var("MUTANT").unwrap_or_default();
+    patches.retain(|patch| patch.to_string_lossy().contains(&only));
+    assert!(only.len() + patches.len() >= 10, "{patches:?}");
+    let left = Mutex::new(patches.iter());
+    let table = Mutex::new(Vec::new());
+    thread::scope(|scope| {
+        for _ in 0..thread::available_parallelism().map_or(1, |n| n.get()) {
+            scope.spawn(|| {
+                loop {
+                    let Some(patch) = left.lock().expect("no panic").next() else { return };
+                    let found = suite::findings(&build(patch));
+                    let name = patch.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+                    table.lock().expect("no panic").push((name, class(patch), found));
+                }
+            });
+        }
+    });
+    let mut table = table.into_inner().expect("no panic");
+    table.sort();
+    for (name, class, found) in &table {
+        println!("{name} ({class})\n    {}", found.as_deref().unwrap_or("SURVIVES"));
+    }
+    let survivors: Vec<_> =
+        table.iter().filter(|(.., found)| found.is_none()).map(|(name, ..)| name).collect();
+    assert!(survivors.is_empty(), "{survivors:?} are not caught");
+}

@@ -1,0 +1,324 @@
+//! The cases that judge a build of the kernel's half: each is a scenario, the oracles that watch all of them, and what
+//! that scenario is for.
+
+use scheduler::{
+    settings::Tuning,
+    sim::{self, Scenario, Stats},
+};
+
+/// A case: its scenario, and what has to be true of the result besides what the oracles say.
+struct Case {
+    name: &'static str,
+    text: &'static str,
+    holds: fn(&Stats) -> Result<(), String>,
+}
+
+fn oracles_only(_: &Stats) -> Result<(), String> {
+    Ok(())
+}
+
+fn at_most(what: &str, value: u64, most: u64) -> Result<(), String> {
+    if value <= most { Ok(()) } else { Err(format!("{what}: {value}, {most} at most")) }
+}
+
+const CASES: &[Case] = &[
+    Case {
+        name: "half-loaded machine with all levels",
+        text: r#"
+            about = "short tasks on half of the CPUs"
+            duration = "2s"
+            topology = "2 nodes x 2 llcs x 2 cores x 2 threads"
+            [[group]]
+            name = "short"
+            tasks = 24
+            phases = [{ run = "exp 1ms" }, { sleep = "exp 2ms" }]
+            [[group]]
+            name = "half"
+            tasks = 6
+            cpus = "0-2"
+            phases = [{ run = "exp 1ms" }, { sleep = "exp 5ms" }]
+        "#,
+        holds: oracles_only,
+    },
+    Case {
+        name: "hogs by weight",
+        text: r#"
+            about = "three weights on one LLC"
+            duration = "12s"
+            topology = "3 cores"
+            [[group]]
+            name = "plain"
+            tasks = 6
+            phases = [{ run = "1s" }]
+            [[group]]
+            name = "heavy"
+            tasks = 2
+            nice = -4
+            phases = [{ run = "1s" }]
+            [[group]]
+            name = "light"
+            tasks = 3
+            nice = 5
+            phases = [{ run = "1s" }]
+            [[group]]
+            name = "napping"
+            tasks = 2
+            phases = [{ run = "3ms" }, { sleep = "exp 20ms" }]
+        "#,
+        holds: oracles_only,
+    },
+    Case {
+        name: "more hogs here than there",
+        text: r#"
+            about = "hogs on two LLCs, some bound to a CPU, and late ones"
+            duration = "3s"
+            topology = "2 llcs x 2 cores"
+            [[group]]
+            name = "free"
+            tasks = 5
+            phases = [{ run = "exp 50ms" }, { sleep = "exp 2ms" }]
+            [[group]]
+            name = "bound"
+            tasks = 2
+            cpus = "1"
+            phases = [{ run = "exp 5ms" }, { sleep = "exp 3ms" }]
+            [[group]]
+            name = "part"
+            tasks = 2
+            cpus = "1-2"
+            phases = [{ run = "exp 20ms" }, { sleep = "exp 10ms" }]
+        "#,
+        holds: oracles_only,
+    },
+    Case {
+        name: "short bursts beside hogs",
+        text: r#"
+            about = "what a desktop feels"
+            duration = "5s"
+            topology = "2 cores"
+            [[group]]
+            name = "hogs"
+            tasks = 6
+            phases = [{ run = "1s" }]
+            [[group]]
+            name = "keys"
+            tasks = 2
+            phases = [{ sleep = "5ms..25ms" }, { run = "300us" }]
+        "#,
+        holds: |stats| {
+            let keys = &stats.groups[1];
+            let p99_us = keys.wakeup.percentile_us(0.99).unwrap_or(f64::MAX) as u64;
+            at_most("microseconds that a short burst waits, p99", p99_us, 1_500)?;
+            let hogs_us = stats.groups[0].wait.percentile_us(0.999).unwrap_or(f64::MAX) as u64;
+            at_most("microseconds that a hog waits, p99.9", hogs_us, 40_000)
+        },
+    },
+    Case {
+        name: "after a long sleep",
+        text: r#"
+            about = "who slept for seconds does not own the CPU"
+            duration = "12s"
+            topology = "1 core"
+            [[group]]
+            name = "hogs"
+            tasks = 2
+            phases = [{ run = "1s" }]
+            [[group]]
+            name = "sleeper"
+            tasks = 1
+            phases = [{ sleep = "3s" }, { run = "500ms" }]
+        "#,
+        holds: |stats| {
+            at_most("longest wait of a hog, ns", stats.groups[0].wait.max_ns, 60_000_000)
+        },
+    },
+    Case {
+        name: "the lightest among many",
+        text: r#"
+            about = "SCHED_IDLE beside forty on a CPU"
+            duration = "14s"
+            topology = "1 core"
+            [[group]]
+            name = "crowd"
+            tasks = 40
+            phases = [{ run = "1s" }]
+            [[group]]
+            name = "lightest"
+            tasks = 1
+            policy = "idle"
+            phases = [{ run = "1s" }]
+        "#,
+        holds: |stats| {
+            at_most("longest wait of the lightest, ns", stats.groups[1].wait.max_ns, 6_000_000_000)
+        },
+    },
+    Case {
+        name: "a chain of children",
+        text: r#"
+            about = "tasks that fork their successor and end have the share of one"
+            duration = "6s"
+            topology = "1 core"
+            [[group]]
+            name = "hog"
+            tasks = 1
+            phases = [{ run = "1s" }]
+            [[group]]
+            name = "chain"
+            tasks = 1
+            phases = [{ run = "10ms" }, { fork = "chain" }, "exit"]
+        "#,
+        holds: |stats| {
+            let percent = stats.groups[1].run_ns * 100 / stats.machine.run_ns;
+            at_most("percent that the chain has", percent, 56)
+        },
+    },
+    Case {
+        name: "half of the machine falls asleep",
+        text: r#"
+            about = "who waits in one LLC moves to the other when that has nothing to do, and back"
+            duration = "12s"
+            topology = "2 llcs x 2 cores"
+            [[group]]
+            name = "right"
+            tasks = 12
+            cpus = "2-3"
+            phases = [{ run = "300ms" }, { sleep = "3s" }]
+            [[group]]
+            name = "free"
+            tasks = 8
+            start = "50ms"
+            phases = [{ run = "1s" }]
+        "#,
+        holds: oracles_only,
+    },
+    Case {
+        name: "hogs that are bound",
+        text: r#"
+            about = "hogs of one CPU beside those of two"
+            duration = "3s"
+            topology = "2 cores"
+            [[group]]
+            name = "free"
+            tasks = 6
+            phases = [{ run = "1s" }]
+            [[group]]
+            name = "bound"
+            tasks = 2
+            cpus = "1"
+            phases = [{ run = "1s" }]
+        "#,
+        holds: oracles_only,
+    },
+    Case {
+        name: "nearly full",
+        text: r#"
+            about = "some may run on half of the CPUs only"
+            duration = "5s"
+            topology = "4 cores"
+            [[group]]
+            name = "free"
+            tasks = 8
+            phases = [{ run = "exp 3ms" }, { sleep = "exp 5ms" }]
+            [[group]]
+            name = "half"
+            tasks = 2
+            cpus = "0-1"
+            phases = [{ run = "exp 1ms" }, { sleep = "exp 4ms" }]
+        "#,
+        holds: oracles_only,
+    },
+    Case {
+        name: "storms",
+        text: r#"
+            about = "many wake at the same instant"
+            duration = "5s"
+            topology = "8 cores"
+            [[group]]
+            name = "storm"
+            tasks = 7
+            phases = [{ period = { every = "40ms" } }, { run = "12ms" }]
+            [[group]]
+            name = "others"
+            tasks = 8
+            phases = [{ sleep = "exp 10ms" }, { run = "exp 3ms" }]
+        "#,
+        holds: oracles_only,
+    },
+    Case {
+        name: "born late",
+        text: r#"
+            about = "a new task joins where the others are"
+            duration = "8s"
+            topology = "2 cores"
+            [[group]]
+            name = "hogs"
+            tasks = 4
+            phases = [{ run = "1s" }]
+            [[group]]
+            name = "late"
+            tasks = 2
+            start = "4s"
+            phases = [{ run = "1s" }]
+        "#,
+        holds: |stats| {
+            at_most("longest wait of a hog, ns", stats.groups[0].wait.max_ns, 60_000_000)
+        },
+    },
+    Case {
+        name: "short bursts beside long ones",
+        text: r#"
+            about = "who sleeps a little after long bursts is not first"
+            duration = "5s"
+            topology = "2 cores"
+            [[group]]
+            name = "long"
+            tasks = 8
+            phases = [{ run = "exp 15ms" }, { sleep = "exp 1ms" }]
+            [[group]]
+            name = "short"
+            tasks = 2
+            phases = [{ sleep = "5ms..25ms" }, { run = "300us" }]
+        "#,
+        holds: |stats| {
+            let p99_us = stats.groups[1].wakeup.percentile_us(0.99).unwrap_or(f64::MAX) as u64;
+            at_most("microseconds that a short burst waits, p99", p99_us, 1_500)
+        },
+    },
+    Case {
+        name: "pipes",
+        text: r#"
+            about = "pairs that hand over to each other, two for each CPU"
+            duration = "1s"
+            topology = "2 cores x 2 threads"
+            [[group]]
+            name = "ping"
+            tasks = 4
+            phases = [{ run = "50us" }, { handoff = "pong" }, "wait"]
+            [[group]]
+            name = "pong"
+            tasks = 4
+            phases = ["wait", { run = "50us" }, { handoff = "ping" }]
+            [[group]]
+            name = "shared core"
+            tasks = 2
+            phases = [{ run = "exp 30ms" }, { sleep = "exp 30ms" }]
+        "#,
+        holds: |stats| {
+            let ping = stats.groups[0].wakeup.percentile_us(0.99).unwrap_or(f64::MAX) as u64;
+            at_most("microseconds that a handoff waits, p99", ping, 2_000)
+        },
+    },
+];
+
+/// What a build does wrong: the first case that finds something, and what.
+pub fn findings(code: &[u8]) -> Option<String> {
+    CASES.iter().find_map(|case| {
+        let scenario =
+            Scenario::parse(case.text, None).unwrap_or_else(|e| panic!("{}: {e}", case.name));
+        let (stats, violation) =
+            sim::run(&scenario, code, Tuning::default(), 1).expect("room for a run");
+        let judged = || (case.holds)(&stats).err();
+        let found = violation.map(|violation| violation.to_string()).or_else(judged);
+        found.map(|what| format!("{}: {what}", case.name))
+    })
+}
