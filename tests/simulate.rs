@@ -261,6 +261,11 @@ fn bad_input_is_refused_in_a_line() {
         (format!("{head}[[group]]\nname = \"a\"\ntasks = 4294967296\n{run}"), "line 6"),
         (format!("{head}[[group]]\nname = \"a\"\ntasks = 4294967295\n{run}"), "at most"),
         (format!("{head}hz = 50\n{group}{run}"), "100, 250, 300 or 1000"),
+        (format!("{head}{group}{run}[[event]]\nat = \"1s\"\ngroup = \"b\"\nnice = 1\n"), "'b'"),
+        (
+            format!("{head}{group}{run}[[event]]\nat = \"1s\"\ngroup = \"a\"\nnice = 99\n"),
+            "line 11",
+        ),
         (head.replace("2 cores", "9 towers") + group + run, "topology"),
         (head.replace("1s", "0s") + group + run, "duration"),
         ("x".repeat(1 << 21), "at most"),

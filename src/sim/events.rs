@@ -23,6 +23,8 @@ pub enum Kind {
     Timer(TaskId),
     /// A task that was woken reaches the runqueue of its CPU, with these flags.
     Activate(TaskId, u32),
+    /// A change of this number in the scenario.
+    Change(u32),
     /// The oracles look.
     Watch,
 }

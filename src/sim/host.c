@@ -29,5 +29,4 @@ __attribute__((visibility("default"))) const struct sim_object sim_object = {
 	.maps = maps,
 	.nr_maps = sizeof(maps) / sizeof(maps[0]),
 	.world_bytes = sizeof(struct sim_world),
-	.snapshot = snapshot,
 };

@@ -112,6 +112,9 @@ impl<'a> Machine<'a> {
                 machine.events.push(at, Kind::Timer(id));
             }
         }
+        for (number, change) in (0..).zip(&scenario.event) {
+            machine.events.push(change.at, Kind::Change(number));
+        }
         machine.events.push(scenario.hz.period_ns(), Kind::Watch);
         machine
     }
@@ -192,6 +195,10 @@ impl<'a> Machine<'a> {
             Kind::Activate(id, flags) => {
                 let cpu = self.kernel.tasks[id.index()].cpu() as u32;
                 self.activate(id, cpu, flags.into());
+            }
+            Kind::Change(number) => {
+                let scenario = self.scenario;
+                self.change(&scenario.event[number as usize]);
             }
             Kind::Watch => {
                 if let Some((oracle, what)) = self.oracle.watch(&self.kernel, &self.cpus, self.now)

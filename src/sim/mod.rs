@@ -26,6 +26,7 @@
 //! ```
 
 mod actor;
+mod change;
 mod dist;
 mod dsq;
 mod events;

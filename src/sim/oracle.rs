@@ -45,7 +45,9 @@ pub struct Oracle {
 impl Oracle {
     /// Those for a scenario. `timeout_ns`: after that the kernel ejects for a stall.
     pub fn new(scenario: &Scenario, timeout_ns: u64, tuning: Tuning) -> Self {
-        let free = scenario.group.iter().all(|group| group.cpus.is_none());
+        // What is due changes with a weight.
+        let free =
+            scenario.group.iter().all(|group| group.cpus.is_none()) && scenario.event.is_empty();
         Self {
             tick_ns: scenario.hz.period_ns(),
             timeout_ns,

@@ -34,6 +34,22 @@ pub struct Scenario {
     pub costs: Costs,
     /// The tasks.
     pub group: Vec<Group>,
+    /// What happens to them meanwhile.
+    #[serde(default)]
+    pub event: Vec<Change>,
+}
+
+/// A change of all tasks that a group has at some instant.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Change {
+    /// When, in nanoseconds.
+    #[serde(deserialize_with = "span")]
+    pub at: u64,
+    /// Whose.
+    pub group: String,
+    /// Their new nice value.
+    pub nice: Nice,
 }
 
 /// Ticks a second: one of the kernel's own choices.
@@ -230,6 +246,12 @@ impl Scenario {
         for group in &self.group {
             if names.insert(group.name.as_str(), group.tasks).is_some() {
                 return Err(format!("two groups are named '{}'", group.name.escape_default()));
+            }
+        }
+        for change in &self.event {
+            let name = change.group.escape_default();
+            if !names.contains_key(change.group.as_str()) {
+                return Err(format!("event: there is no group '{name}'"));
             }
         }
         for group in &self.group {

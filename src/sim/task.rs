@@ -158,6 +158,17 @@ impl Task {
         unsafe { (*self.p.as_ptr()).__state = state }
     }
 
+    /// Gives it another nice value.
+    pub fn set_nice(&mut self, nice: i32) {
+        // SAFETY: as above.
+        unsafe { (*self.p.as_ptr()).static_prio = 120 + nice }
+    }
+
+    /// Whether the kernel's half keeps state of it: from its birth to its end.
+    pub fn is_known(&self) -> bool {
+        self.storage.is_some()
+    }
+
     /// As the kernel's half takes it.
     pub fn as_ptr(&self) -> *mut abi::task_struct {
         self.p.as_ptr()

@@ -285,6 +285,41 @@ const CASES: &[Case] = &[
         },
     },
     Case {
+        name: "another weight",
+        text: r#"
+            about = "hogs that become light, and heavy again"
+            duration = "9s"
+            topology = "1 core"
+            [[group]]
+            name = "steady"
+            tasks = 2
+            phases = [{ run = "1s" }]
+            [[group]]
+            name = "changing"
+            tasks = 2
+            phases = [{ run = "1s" }]
+            [[group]]
+            name = "napping"
+            tasks = 1
+            phases = [{ run = "2ms" }, { sleep = "exp 50ms" }]
+            [[event]]
+            at = "3s"
+            group = "changing"
+            nice = 10
+            [[event]]
+            at = "6s"
+            group = "changing"
+            nice = 0
+        "#,
+        // Half of two thirds of the time, and a tenth (110 to 1024) of the middle third.
+        holds: |stats| {
+            let both = stats.groups[0].run_ns + stats.groups[1].run_ns;
+            let permille = stats.groups[1].run_ns * 1000 / both;
+            at_most("share of those that change, in thousandths", permille, 374)?;
+            at_most("the share that the steady ones have then", 1000 - permille, 642)
+        },
+    },
+    Case {
         name: "pipes",
         text: r#"
             about = "pairs that hand over to each other, two for each CPU"

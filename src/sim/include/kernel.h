@@ -66,6 +66,7 @@ enum scx_exit_kind {
 };
 
 enum scx_rest {
+	ENQUEUE_RESTORE = 2, /* back on its runqueue, after a change */
 	SCX_PICK_IDLE_CORE = 1,
 	SCX_TASK_QUEUED = 1,
 	SCX_DSQ_ITER_REV = 1 << 16,
@@ -256,7 +257,6 @@ struct sim_object {
 	const struct sim_map *maps;
 	u32 nr_maps;
 	u64 world_bytes; /* size of struct sim_world where this was compiled */
-	s32 (*snapshot)(void *);
 };
 
 /* As in the kernel's BPF interface; only those that are used. */
