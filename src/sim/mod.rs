@@ -1,7 +1,7 @@
 //! The simulated machine: `src/bpf/main.bpf.c` itself, compiled for this machine, on virtual CPUs.
 //!
-//! The object that the build script makes of the kernel's half imports one table of functions, which [`kernel`] answers
-//! as Linux does. The engine ([`machine`]) knows events in an order that depends on the scenario and the seed alone: no
+//! The object that the build script makes of the kernel's half imports one table of functions, which `kernel.rs` answers
+//! as Linux does. The engine (`machine.rs`) knows events in an order that depends on the scenario and the seed alone: no
 //! clock, no hash, no thread has a part in it. Each machine has a copy of the object, globals and all, so machines share
 //! nothing.
 //!
