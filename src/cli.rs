@@ -8,7 +8,7 @@ use crate::{
     policy::builtin,
     settings::{
         Format, GRACE_US_DEFAULT, RING_KIB_DEFAULT, Report, SLICE_MIN_US_DEFAULT, SLICE_US,
-        SLICE_US_DEFAULT, Settings, Tuning,
+        SLICE_US_DEFAULT, SOCKET_DEFAULT, Settings, Tuning,
     },
     sim,
     stats::text,
@@ -118,6 +118,10 @@ struct Cli {
     #[arg(long, value_name = "KIB", default_value_t = RING_KIB_DEFAULT)]
     #[arg(value_parser = ring_kib, allow_hyphen_values = true)]
     ring_kib: u32,
+
+    /// Where to make the socket that tells statistics to other programs
+    #[arg(long, value_name = "PATH", default_value = SOCKET_DEFAULT)]
+    socket: PathBuf,
 
     /// Schedule only tasks that chose the policy SCHED_EXT
     #[arg(short, long)]
@@ -434,6 +438,7 @@ where
         exit_dump_len: cli.exit_dump_len as u32,
         verbosity: cli.verbose,
         report,
+        socket: cli.socket,
     };
     Ok(Request::Schedule(settings, choice))
 }
@@ -499,6 +504,7 @@ mod tests {
         assert_eq!(s.tuning.slice_max, Nanos::from_micros(3_000));
         assert_eq!(s.tuning.slice_min, Nanos::from_micros(1_000));
         assert_eq!((s.partial, s.exit_dump_len, s.verbosity, s.report), (false, 0, 0, None));
+        assert_eq!(s.socket.to_str(), Some("/var/run/scx/root/stats"));
     }
 
     #[test]
@@ -515,9 +521,11 @@ mod tests {
             "-p",
             "--exit-dump-len",
             "65536",
+            "--socket=/run/other/stats",
         ]);
         assert_eq!(s.tuning.slice_min, s.tuning.slice_max);
         assert_eq!((s.partial, s.exit_dump_len, s.verbosity), (true, 65536, 2));
+        assert_eq!(s.socket.to_str(), Some("/run/other/stats"));
         let report = s.report.expect("--stats was given");
         assert_eq!(report.interval, Duration::from_millis(250));
         assert_eq!((report.format, report.tasks), (Format::Table, 7));

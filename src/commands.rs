@@ -148,8 +148,7 @@ fn schedule(
     log::info!("attached");
     notifier.tell_or_warn(Event::Ready);
 
-    let watched =
-        watch::until_the_end(&mut scheduler, relay.as_ref(), settings.report, &stop, &notifier);
+    let watched = watch::until_the_end(&mut scheduler, relay.as_ref(), &settings, &stop, &notifier);
     notifier.tell_or_warn(Event::Stopping);
     let report = scheduler.detach();
     let ended = relay.as_mut().map_or(Ok(()), Relay::end);

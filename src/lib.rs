@@ -20,6 +20,7 @@ pub mod bpf;
 pub mod cli;
 pub mod commands;
 pub mod compare;
+pub mod endpoint;
 pub mod exit;
 pub mod machine;
 pub mod manual;

@@ -4,7 +4,7 @@ use crate::{
     bpf::{intf, skel::types},
     units::Nanos,
 };
-use std::{ops::RangeInclusive, time::Duration};
+use std::{ops::RangeInclusive, path::PathBuf, time::Duration};
 
 /// All settings of one run.
 #[derive(Debug, Clone, PartialEq)]
@@ -21,6 +21,8 @@ pub struct Settings {
     pub verbosity: u8,
     /// What is printed while it runs; nothing if absent.
     pub report: Option<Report>,
+    /// Where the statistics socket is made.
+    pub socket: PathBuf,
 }
 
 /// The figures that the kernel's half decides by; see `struct knobs` in `src/bpf/intf.h`.
@@ -72,6 +74,8 @@ impl Tuning {
             preempt_gap_ns: PREEMPT_GAP.0,
             grace_ns: relayed.map_or(0, |relayed| relayed.grace.0),
             idle_direct: relayed.is_none_or(|relayed| relayed.idle_direct).into(),
+            // Until somebody asks.
+            task_stats: 0,
         }
     }
 }
@@ -113,9 +117,13 @@ impl Default for Settings {
             exit_dump_len: 0,
             verbosity: 0,
             report: None,
+            socket: SOCKET_DEFAULT.into(),
         }
     }
 }
+
+/// Default of `--socket`: where readers of the protocol `scx_stats` look.
+pub const SOCKET_DEFAULT: &str = "/var/run/scx/root/stats";
 
 /// What is printed at each interval.
 #[derive(Debug, Clone, Copy, PartialEq)]

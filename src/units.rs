@@ -1,10 +1,12 @@
 //! Quantities that must not be mixed up.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::{fmt, time::Duration};
 
 /// The number of a CPU, as the kernel counts them.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 pub struct CpuId(pub u32);
 
 impl CpuId {
@@ -48,11 +50,11 @@ impl From<Duration> for Nanos {
 }
 
 /// Virtual time: nanoseconds of a nice 0 task (see `src/bpf/policy.h`).
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Vtime(pub u64);
 
 /// The load weight of a task: nice 0 is 1024, a nice step is a factor of 1.25.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Weight(pub u32);
 
 impl Vtime {

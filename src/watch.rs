@@ -2,6 +2,8 @@
 //! scheduler, tell the service manager, and report.
 
 use crate::{
+    bpf::intf::task_sample,
+    endpoint::{Endpoints, Source, unix::StatsSocket},
     machine::{
         notify::{Event, Notifier},
         output::{self, Written},
@@ -9,7 +11,7 @@ use crate::{
         stop::{Stop, Wake},
     },
     relay::{Lateness, Relay},
-    settings::{Format, Report},
+    settings::{Format, Report, Settings},
     stats::{
         interval::Interval,
         json,
@@ -21,6 +23,7 @@ use crate::{
 use anyhow::Result;
 use std::{
     io,
+    rc::Rc,
     time::{Duration, Instant},
 };
 
@@ -37,25 +40,76 @@ const HOTPLUG_PERIOD: Duration = Duration::from_secs(1);
 pub fn until_the_end(
     scheduler: &mut Scheduler<'_>,
     relay: Option<&Relay>,
-    report: Option<Report>,
+    settings: &Settings,
     stop: &Stop,
     notifier: &Notifier,
 ) -> Result<()> {
     let mut keeper = Keeper::new(notifier, relay);
-    let mut reporter = report.map(|report| Reporter::start(report, scheduler)).transpose()?;
+    let listed = settings.report.is_some_and(|report| report.tasks > 0);
+    let mut live = Live { scheduler, relay, keeps_tasks: listed };
+    let mut reporter = settings.report.map(|r| Reporter::start(r, &mut live)).transpose()?;
+    let mut endpoints = listen(settings, &mut live)?;
     loop {
         let due = reporter.as_ref().map_or(WATCH_PERIOD, |r| WATCH_PERIOD.min(r.time_left()));
-        if stop.wait(due) == Wake::Stop || !keeper.tend(scheduler)? {
+        let wake = endpoints.wait(stop, due);
+        if wake == Wake::Stop || !keeper.tend(live.scheduler)? {
             return Ok(());
+        }
+        if wake == Wake::Ready {
+            endpoints.serve(&mut live);
         }
         let Some(reporter) = reporter.as_mut().filter(|r| r.time_left().is_zero()) else {
             continue;
         };
-        let text = reporter.report(scheduler, relay)?;
-        let mut tend = || keeper.tend(scheduler);
+        let text = reporter.report(&mut live)?;
+        let mut tend = || {
+            endpoints.serve(&mut live);
+            keeper.tend(live.scheduler)
+        };
         match output::write(&mut io::stdout(), &text, stop, WATCH_PERIOD, &mut tend)? {
             Written::Whole => {}
             Written::Closed | Written::Stopped => return Ok(()),
+        }
+    }
+}
+
+/// Where other programs may ask. A scheduler that cannot be asked schedules all the same.
+fn listen(settings: &Settings, live: &mut Live<'_, '_>) -> Result<Endpoints> {
+    let mut endpoints = Endpoints::default();
+    let start = Rc::new(live.sample()?);
+    match StatsSocket::listen(&settings.socket, start) {
+        Ok(socket) => endpoints.add(socket),
+        Err(error) => log::warn!("nobody can ask for statistics: {error:#}"),
+    }
+    Ok(endpoints)
+}
+
+/// The scheduler while it schedules, as the source of statistics.
+struct Live<'a, 'obj> {
+    scheduler: &'a mut Scheduler<'obj>,
+    relay: Option<&'a Relay>,
+    /// Whether the reports list tasks, whoever else asks for them.
+    keeps_tasks: bool,
+}
+
+impl Source for Live<'_, '_> {
+    fn sample(&mut self) -> Result<Sample> {
+        let mut now = self.scheduler.sample()?;
+        now.policy = self.relay.map(|relay| PolicySample {
+            name: relay.name().to_owned(),
+            late: self.scheduler.relay_state().late_since != 0,
+            figures: relay.figures(),
+        });
+        Ok(now)
+    }
+
+    fn tasks(&mut self) -> Result<Vec<task_sample>> {
+        self.scheduler.task_samples()
+    }
+
+    fn forget_tasks(&mut self) {
+        if !self.keeps_tasks {
+            self.scheduler.forget_tasks();
         }
     }
 }
@@ -133,10 +187,12 @@ struct Reporter {
 }
 
 impl Reporter {
-    fn start(report: Report, scheduler: &Scheduler<'_>) -> Result<Self> {
-        let before = scheduler.sample()?;
+    fn start(report: Report, live: &mut Live<'_, '_>) -> Result<Self> {
+        let before = live.sample()?;
         let mut tasks = TaskTracker::default();
-        tasks.busiest(scheduler.task_samples()?, report.interval, 0);
+        if report.tasks > 0 {
+            tasks.busiest(live.tasks()?, report.interval, 0);
+        }
         Ok(Self { report, due: before.at + report.interval, before, tasks })
     }
 
@@ -145,15 +201,13 @@ impl Reporter {
     }
 
     /// The text of the report that is due.
-    fn report(&mut self, scheduler: &Scheduler<'_>, relay: Option<&Relay>) -> Result<String> {
-        let mut now = scheduler.sample()?;
-        now.policy = relay.map(|relay| PolicySample {
-            name: relay.name().to_owned(),
-            late: scheduler.relay_state().late_since != 0,
-            figures: relay.figures(),
-        });
+    fn report(&mut self, live: &mut Live<'_, '_>) -> Result<String> {
+        let now = live.sample()?;
         let span = now.at - self.before.at;
-        let tasks = self.tasks.busiest(scheduler.task_samples()?, span, self.report.tasks);
+        let tasks = match self.report.tasks {
+            0 => Vec::new(),
+            limit => self.tasks.busiest(live.tasks()?, span, limit),
+        };
         let interval = Interval::between(&self.before, &now, tasks);
         // By the plan, so that reports do not drift, but never soon after a late one.
         let every = self.report.interval;

@@ -38,6 +38,7 @@ fn help_names_every_flag_and_exit_code() {
             "--slice-us",
             "--slice-min-us",
             "--partial",
+            "--socket",
             "--policy",
             "--set",
             "--grace-us",

@@ -146,9 +146,13 @@ fn the_unit_says_what_is_asked_of_it() {
         // A stop that is not ordered before our start could come too late for it.
         ("After", "scx.service scx_loader.service"),
         ("NoNewPrivileges", "yes"),
+        ("RuntimeDirectory", "scx/root"),
     ] {
         assert_eq!(values(key), [value], "{key}");
     }
+    // It is where the socket is made.
+    let socket = scheduler::settings::Settings::default().socket;
+    assert_eq!(socket.parent(), Some(Path::new("/var/run/scx/root")));
     // Capabilities of a user namespace count for nothing in bpf().
     assert!(values("PrivateUsers").is_empty());
 

@@ -18,6 +18,7 @@ const NO_TIMES: &[&str] = &[
     "enq_flags",
     "virtual_max",
     "idle_direct",
+    "task_stats",
     "cgroup",
     "nvcsw",
     "nivcsw",

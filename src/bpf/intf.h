@@ -119,6 +119,7 @@ struct knobs {
 	u64 preempt_gap_ns;   /* wakeup preemptions of one CPU: not more often */
 	u64 grace_ns;         /* how long a CPU waits for the policy in user space */
 	u64 idle_direct;      /* 0: wakeups go through that policy even where a CPU is idle */
+	u64 task_stats;       /* 1: keep figures of each task: somebody reads them */
 };
 
 /* A virtual clock: the vruntime that stands for lag 0. See policy.h. */

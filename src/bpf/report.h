@@ -78,7 +78,7 @@ int refresh_topology(void *ctx)
 	return rebuild_masks();
 }
 
-/* Writes a struct task_sample for each task that has a state. Loaded for --tasks. */
+/* Writes a struct task_sample for each task that has a state. */
 SEC("iter/task")
 int tasks(struct bpf_iter__task *ctx)
 {

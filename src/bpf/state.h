@@ -11,7 +11,6 @@ const volatile u32 nr_cpu_ids = 1;
 const volatile u32 nr_llcs = 1;
 const volatile u32 nr_nodes = 1;
 const volatile bool smt_enabled;
-const volatile bool task_stats; /* keep the per-task figures of --tasks */
 const volatile bool relayed;    /* a policy in user space decides: see relay.h */
 
 /* Written by user space at any time; see intf.h. */
@@ -95,7 +94,7 @@ struct task_ctx {
 	u64 next_dsq;     /* and its queue */
 	bool renewal;     /* it was offered while it runs, to go on */
 
-	/* Only with task_stats. */
+	/* Only with knobs.task_stats. */
 	u64 run_ns;
 	u64 wakeups;
 	u32 wait_hist[TASK_HIST_SLOTS];

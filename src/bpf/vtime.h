@@ -161,7 +161,7 @@ static __always_inline void charge_task(struct task_struct *p, struct task_ctx *
 	tctx->burst_ns += ran_ns;
 	tctx->vruntime_vns = charge(tctx->vruntime_vns, ran_ns, tctx->weight);
 	count_add(CNT_RUN_NS, ran_ns);
-	if (task_stats)
+	if (knobs.task_stats)
 		tctx->run_ns += ran_ns;
 }
 
@@ -253,7 +253,7 @@ static __always_inline void mark_runnable(struct task_ctx *tctx, u64 now)
 	tctx->runnable_at = now;
 	tctx->queued_at = 0;
 	count(CNT_WAKEUPS);
-	if (task_stats)
+	if (knobs.task_stats)
 		tctx->wakeups++;
 }
 

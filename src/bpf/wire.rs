@@ -39,6 +39,12 @@ pub fn bytes<T: Wire>(value: &T) -> &[u8] {
     unsafe { slice::from_raw_parts(ptr::from_ref(value).cast(), size_of::<T>()) }
 }
 
+/// The value whose bytes are all zero.
+pub fn zero<T: Wire>() -> T {
+    // SAFETY: any bytes are a value of a Wire type.
+    unsafe { std::mem::zeroed() }
+}
+
 /// The value at the start of `bytes`; none if they are too few.
 pub fn value<T: Wire>(bytes: &[u8]) -> Option<T> {
     // SAFETY: there are enough bytes, and any bytes are a value of a Wire type.

@@ -37,7 +37,7 @@ pub fn write<W: Write + AsFd>(
     for chunk in text.as_bytes().chunks(CHUNK) {
         loop {
             match stop.wait_writable(output.as_fd(), patience) {
-                Wake::Writable => break,
+                Wake::Ready => break,
                 Wake::Stop => return Ok(Written::Stopped),
                 Wake::Timeout if !tend()? => return Ok(Written::Stopped),
                 Wake::Timeout => {}

@@ -6,11 +6,12 @@ use crate::{
         intf::{cpu_ctx, cpu_stats, llc_ctx, task_sample},
         wire::{self, Wire},
     },
-    stats::sample::{CpuSample, Sample},
+    stats::sample::{CpuSample, LlcSample, Sample},
 };
 use anyhow::{Context, Result, anyhow};
 use libbpf_rs::{Iter, MapCore, MapFlags};
 use std::{
+    collections::BTreeMap,
     io::Read,
     time::{Instant, SystemTime},
 };
@@ -59,29 +60,46 @@ impl Scheduler<'_> {
         let cpus = topology.possible.iter().zip(stats).map(|(&cpu, stats)| {
             let place = topology.places[cpu.index()];
             let state = states[cpu.index()];
-            CpuSample { cpu, node: place.node, llc: place.llc, stats, state }
+            CpuSample { cpu, node: place.node, llc: place.llc, core: place.core, stats, state }
         });
         Ok(Sample {
             at,
             time,
             cpus: cpus.collect(),
-            nr_queued: llcs.iter().map(|llc| u64::from(llc.nr_queued)).sum(),
+            llcs: topology
+                .llcs
+                .iter()
+                .zip(llcs)
+                .map(|(llc, now)| LlcSample { node: llc.node, nr_queued: now.nr_queued })
+                .collect(),
+            kernel_events: self.kernel_events(),
             policy: None,
         })
     }
 
-    /// All tasks that the scheduler knows, cumulative. None unless they were asked for at load.
+    /// All tasks that the scheduler knows, cumulative since the first call: from there on the kernel's half keeps
+    /// figures of each, until [`forget_tasks`](Self::forget_tasks).
     ///
     /// # Errors
     /// As [`sample`](Self::sample).
-    pub fn task_samples(&self) -> Result<Vec<task_sample>> {
-        let Some(link) = self.tasks_link() else { return Ok(Vec::new()) };
+    pub fn task_samples(&mut self) -> Result<Vec<task_sample>> {
+        let link = self.keep_tasks()?;
         let mut bytes = Vec::new();
         Iter::new(link)
             .map_err(anyhow::Error::from)
             .and_then(|mut iter| Ok(iter.read_to_end(&mut bytes)?))
             .context("reading the list of tasks from the kernel")?;
         Ok(bytes.chunks(size_of::<task_sample>()).filter_map(wire::value).collect())
+    }
+
+    /// The kernel's own counts of what it had to do in our place. Kernels before 6.15 have none.
+    fn kernel_events(&self) -> BTreeMap<String, u64> {
+        let text = self.host().read("sys/kernel/sched_ext/root/events").unwrap_or_default();
+        let line = |line: &str| {
+            let (name, count) = line.split_once(' ')?;
+            Some((name.to_owned(), count.trim().parse().ok()?))
+        };
+        text.lines().filter_map(line).collect()
     }
 
     /// The counters of all possible CPUs, ascending.

@@ -60,19 +60,14 @@ impl<'obj> Scheduler<'obj> {
         // Read before the topology: a change in between is then seen as one to follow.
         let hotplug = Hotplug::watch(host);
         let topology = Topology::read(host)?;
-        let with_tasks = settings.report.is_some_and(|report| report.tasks > 0);
 
-        let skel = open(settings, &topology, with_tasks, storage)
+        let skel = open(settings, &topology, storage)
             .and_then(|skel| skel.load().context("loading the BPF programs into the kernel"))
             .map_err(|error| preflight::explain(error, host))?;
-        let mut scheduler =
+        let scheduler =
             Self { link: None, tasks: None, skel, host: host.clone(), topology, hotplug };
         scheduler.associate_programs();
         scheduler.write_topology()?;
-        if with_tasks {
-            let link = scheduler.skel.progs.tasks.attach();
-            scheduler.tasks = Some(link.context("attaching the iterator over tasks")?);
-        }
         Ok(scheduler)
     }
 
@@ -152,9 +147,32 @@ impl<'obj> Scheduler<'obj> {
         &self.topology
     }
 
-    /// The link of the iterator over tasks, if it was asked for.
-    pub(super) fn tasks_link(&self) -> Option<&Link> {
-        self.tasks.as_ref()
+    /// Makes the kernel's half keep figures of each task, and returns the link of the iterator over them.
+    pub(super) fn keep_tasks(&mut self) -> Result<&Link> {
+        self.set_task_stats(true);
+        let link = match self.tasks.take() {
+            Some(link) => link,
+            None => self.skel.progs.tasks.attach().context("attaching the iterator over tasks")?,
+        };
+        Ok(self.tasks.insert(link))
+    }
+
+    /// Nobody reads figures of tasks any more: the kernel's half need not keep them.
+    pub fn forget_tasks(&mut self) {
+        self.set_task_stats(false);
+        self.tasks = None;
+    }
+
+    fn set_task_stats(&mut self, on: bool) {
+        if let Some(data) = &mut self.skel.maps.data_data {
+            // SAFETY: a valid, aligned field of mapped memory, which the kernel's half only reads.
+            unsafe { ptr::write_volatile(&mut data.knobs.task_stats, on.into()) }
+        }
+    }
+
+    /// The machine that it is loaded on.
+    pub(super) fn host(&self) -> &Host {
+        &self.host
     }
 
     /// The programs and maps.
@@ -209,7 +227,6 @@ pub struct RelayState {
 fn open<'obj>(
     settings: &Settings,
     topology: &Topology,
-    with_tasks: bool,
     storage: &'obj mut MaybeUninit<OpenObject>,
 ) -> Result<OpenBpfSkel<'obj>> {
     let mut skel = BpfSkelBuilder::default().open(storage).context("opening the BPF object")?;
@@ -230,7 +247,6 @@ fn open<'obj>(
     rodata.nr_llcs = nr_llcs;
     rodata.nr_nodes = topology.nr_nodes;
     rodata.smt_enabled = topology.smt;
-    rodata.task_stats = with_tasks;
     rodata.relayed = settings.relayed.is_some();
     let mask_bytes = nr_cpu_ids.div_ceil(64) * 8;
     rodata.event_mask_bytes = mask_bytes;
@@ -267,7 +283,6 @@ fn open<'obj>(
         }
     }
 
-    skel.progs.tasks.set_autoload(with_tasks);
     // Comes with the common header for a function that we do not use, and needs
     // CONFIG_FUNCTION_TRACER.
     skel.progs.scx_lib_init_probe.set_autoload(false);

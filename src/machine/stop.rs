@@ -29,8 +29,8 @@ impl AsFd for Stop {
 pub enum Wake {
     /// The user wants the program to stop.
     Stop,
-    /// What was waited for can be written to.
-    Writable,
+    /// What was waited for can be read, or written to.
+    Ready,
     /// Nothing happened in time.
     Timeout,
 }
@@ -70,24 +70,29 @@ impl Stop {
 
     /// Waits for `timeout` or a stop.
     pub fn wait(&self, timeout: Duration) -> Wake {
-        self.wait_on(None, timeout)
+        self.wait_on(&[], timeout)
+    }
+
+    /// Waits until one of `others` is ready for what it is waited for, for `timeout`, or for a stop.
+    pub fn wait_ready(&self, others: &[(BorrowedFd<'_>, PollFlags)], timeout: Duration) -> Wake {
+        self.wait_on(others, timeout)
     }
 
     /// Waits until `output` takes at least PIPE_BUF bytes, for `timeout`, or for a stop.
     pub fn wait_writable(&self, output: BorrowedFd<'_>, timeout: Duration) -> Wake {
-        self.wait_on(Some(output), timeout)
+        self.wait_on(&[(output, PollFlags::POLLOUT)], timeout)
     }
 
-    fn wait_on(&self, output: Option<BorrowedFd<'_>>, timeout: Duration) -> Wake {
+    fn wait_on(&self, others: &[(BorrowedFd<'_>, PollFlags)], timeout: Duration) -> Wake {
         // Rounded up: a wait must not end before its time, and 0 would be a busy loop.
         let ms = timeout.as_micros().div_ceil(1000).min(i32::MAX as u128) as i32;
         let mut fds = vec![PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
-        fds.extend(output.map(|fd| PollFd::new(fd, PollFlags::POLLOUT)));
+        fds.extend(others.iter().map(|&(fd, what)| PollFd::new(fd, what)));
         match poll(&mut fds, PollTimeout::try_from(ms).unwrap_or(PollTimeout::MAX)) {
             Ok(0) | Err(Errno::EINTR) => Wake::Timeout,
             Ok(_) if fds[0].any() == Some(true) => Wake::Stop,
-            // An error of the output, too: writing to it tells which.
-            Ok(_) => Wake::Writable,
+            // An error, too: reading or writing tells which.
+            Ok(_) => Wake::Ready,
             Err(_) => Wake::Timeout,
         }
     }
@@ -115,8 +120,8 @@ mod tests {
     fn a_full_pipe_is_not_writable() {
         let stop = Stop::new().expect("an event");
         let (reader, mut writer) = std::io::pipe().expect("a pipe");
-        assert_eq!(stop.wait_writable(writer.as_fd(), Duration::ZERO), Wake::Writable);
-        while stop.wait_writable(writer.as_fd(), Duration::ZERO) == Wake::Writable {
+        assert_eq!(stop.wait_writable(writer.as_fd(), Duration::ZERO), Wake::Ready);
+        while stop.wait_writable(writer.as_fd(), Duration::ZERO) == Wake::Ready {
             writer.write_all(&[0; 4096]).expect("there is room");
         }
         stop.trigger();

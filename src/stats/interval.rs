@@ -9,11 +9,11 @@ use crate::{
     bpf::{COUNTERS, intf},
     units::{CpuId, Nanos},
 };
-use serde::{Serialize, Serializer, ser::SerializeMap};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, ser::SerializeMap};
 use std::{collections::BTreeMap, time::SystemTime};
 
 /// An interval.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Interval {
     /// Its end, in seconds since 1970.
     pub time: f64,
@@ -21,8 +21,13 @@ pub struct Interval {
     pub interval_s: f64,
     /// One for each CPU that is online or did something, ascending.
     pub cpus: Vec<CpuRow>,
+    /// One for each LLC.
+    pub llcs: Vec<LlcRow>,
     /// Everything together.
     pub total: Total,
+    /// What the kernel had to do in the place of a sched_ext scheduler, by its own names: how often. Empty before Linux
+    /// 6.15.
+    pub kernel_events: BTreeMap<String, u64>,
     /// The busiest tasks first; empty without `--tasks`.
     pub tasks: Vec<TaskRow>,
     /// The policy in user space; null without `--policy`.
@@ -30,7 +35,7 @@ pub struct Interval {
 }
 
 /// A policy in user space in an interval. What it was offered and what became of that is among the counters.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PolicyRow {
     /// What it is called.
     pub name: String,
@@ -45,7 +50,7 @@ pub struct PolicyRow {
 }
 
 /// A CPU in an interval.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CpuRow {
     /// Its number.
     pub cpu: CpuId,
@@ -53,6 +58,8 @@ pub struct CpuRow {
     pub node: u32,
     /// Dense index of its last-level cache.
     pub llc: u32,
+    /// The CPU that stands for its core: the same for all threads of a core.
+    pub core: CpuId,
     /// What it did.
     #[serde(flatten)]
     pub activity: Activity,
@@ -60,8 +67,19 @@ pub struct CpuRow {
     pub runnable: u64,
 }
 
+/// An LLC at the end of an interval.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LlcRow {
+    /// Its dense index.
+    pub llc: u32,
+    /// Dense index of its NUMA node.
+    pub node: u32,
+    /// Tasks in its deadline queue.
+    pub queue_depth: u64,
+}
+
 /// All CPUs in an interval.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Total {
     /// What they did. `busy_percent` is the average over the CPUs that are online.
     #[serde(flatten)]
@@ -75,7 +93,7 @@ pub struct Total {
 }
 
 /// What one or more CPUs did in an interval.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Activity {
     /// Share of the time taken by tasks of this scheduler and of higher classes, 0 to 100.
     pub busy_percent: f64,
@@ -88,7 +106,7 @@ pub struct Activity {
 }
 
 /// A distribution of latencies. Values are ends of histogram slots, so at most 12.5 % too high.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Latency {
     /// How many.
     pub count: u64,
@@ -98,6 +116,17 @@ pub struct Latency {
     pub p99_us: Option<f64>,
     /// The longest, in microseconds.
     pub max_us: Option<f64>,
+    /// The slots of the histogram that hold anything, ascending.
+    pub slots: Vec<Slot>,
+}
+
+/// A slot of a histogram of durations.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Slot {
+    /// Its end: what it counts is below that and above the end of the slot before; in microseconds.
+    pub end_us: f64,
+    /// How many.
+    pub count: u64,
 }
 
 /// The growth of every counter, in the order of [`COUNTERS`].
@@ -118,6 +147,15 @@ impl Serialize for Counters {
             map.serialize_entry(counter.name, &value)?;
         }
         map.end()
+    }
+}
+
+/// Of another version's list, what both have.
+impl<'de> Deserialize<'de> for Counters {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let map = BTreeMap::<String, u64>::deserialize(deserializer)?;
+        let value = |i: usize| map.get(COUNTERS[i].name).copied().unwrap_or(0);
+        Ok(Self(std::array::from_fn(value)))
     }
 }
 
@@ -181,6 +219,7 @@ impl Interval {
                     cpu: after.cpu,
                     node: after.node,
                     llc: after.llc,
+                    core: after.core,
                     activity: growth.activity(1, seconds),
                     runnable: after.runnable(),
                 });
@@ -192,12 +231,24 @@ impl Interval {
             time: since_1970.as_secs_f64(),
             interval_s: seconds,
             cpus,
+            llcs: (0..)
+                .zip(&after.llcs)
+                .map(|(llc, now)| LlcRow { llc, node: now.node, queue_depth: now.nr_queued.into() })
+                .collect(),
             total: Total {
                 activity: sums.activity(nr_online, seconds),
                 runnable: after.runnable(),
                 queue_depth: after.waiting(),
                 wakeup_latency: Latency::of(&latencies),
             },
+            kernel_events: after
+                .kernel_events
+                .iter()
+                .map(|(name, n)| {
+                    let before = before.kernel_events.get(name).copied().unwrap_or(0);
+                    (name.clone(), n.saturating_sub(before))
+                })
+                .collect(),
             tasks,
             policy: after.policy.clone().map(|policy| PolicyRow {
                 name: policy.name,
@@ -220,7 +271,16 @@ fn add_growth(sums: &mut [u64], after: &[u64], before: &[u64]) {
 impl Latency {
     fn of(counts: &[u64]) -> Self {
         let at = |share| hist::percentile(counts, share, hist::slot_end).map(Nanos::micros);
-        Self { count: counts.iter().sum(), p50_us: at(0.5), p99_us: at(0.99), max_us: at(1.0) }
+        let slots = counts.iter().enumerate().filter(|(_, count)| **count > 0);
+        Self {
+            count: counts.iter().sum(),
+            p50_us: at(0.5),
+            p99_us: at(0.99),
+            max_us: at(1.0),
+            slots: slots
+                .map(|(slot, &count)| Slot { end_us: hist::slot_end(slot).micros(), count })
+                .collect(),
+        }
     }
 }
 
@@ -248,7 +308,7 @@ mod tests {
             cpu.state.snapshot_at = 500_000_000;
         }
         after.cpus[1].stats.wakeup_hist[2] = 3;
-        after.nr_queued = 4;
+        after.llcs[0].nr_queued = 4;
         let interval = Interval::between(&before, &after, Vec::new());
         assert_eq!(interval.interval_s, 0.5);
         let busy = &interval.cpus[0].activity;
@@ -256,7 +316,9 @@ mod tests {
         assert_eq!(interval.cpus[1].activity.busy_percent, 0.0);
         assert_eq!(interval.total.activity.busy_percent, 25.0);
         assert_eq!((interval.total.runnable, interval.total.queue_depth), (4, 4));
+        assert_eq!(interval.llcs, [LlcRow { llc: 0, node: 0, queue_depth: 4 }]);
         let latency = interval.total.wakeup_latency;
+        assert_eq!(latency.slots, [Slot { end_us: 3.072, count: 3 }]);
         assert_eq!((latency.count, latency.p50_us, latency.max_us), (3, Some(3.072), Some(3.072)));
     }
 

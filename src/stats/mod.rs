@@ -1,9 +1,11 @@
 //! Statistics: what the kernel's half counts, decoded and shown.
 //!
 //! [`sample`] is the state at an instant, [`interval`] what happened between two of them,
-//! [`tasks`] the same for tasks. [`table`] and [`json`] show an interval. Nothing here talks to
-//! the kernel: `machine::reader` does.
+//! [`tasks`] the same for tasks. [`table`], [`json`] and [`flat`] show an interval. Nothing here talks to
+//! the kernel: `machine::reader` does. [`demo`] makes samples up.
 
+pub mod demo;
+pub mod flat;
 pub mod hist;
 pub mod interval;
 pub mod json;

@@ -1,7 +1,10 @@
 //! The state of the scheduler at an instant, cumulative.
 
 use crate::{
-    bpf::intf::{self, cpu_ctx, cpu_stats},
+    bpf::{
+        intf::{self, cpu_ctx, cpu_stats},
+        wire,
+    },
     units::CpuId,
 };
 use std::{
@@ -18,10 +21,22 @@ pub struct Sample {
     pub time: SystemTime,
     /// One for each possible CPU, ascending.
     pub cpus: Vec<CpuSample>,
-    /// Tasks in the deadline queues of all LLCs, and in those of a policy in user space.
-    pub nr_queued: u64,
+    /// One for each LLC, by its dense index.
+    pub llcs: Vec<LlcSample>,
+    /// What the kernel had to do in the place of a sched_ext scheduler, by its own names; cumulative since the attach.
+    /// None before Linux 6.15.
+    pub kernel_events: BTreeMap<String, u64>,
     /// The policy in user space, if one decides.
     pub policy: Option<PolicySample>,
+}
+
+/// An LLC at an instant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LlcSample {
+    /// Dense index of its NUMA node.
+    pub node: u32,
+    /// Tasks in its deadline queue. LLC 0 has those in the queues of a policy in user space, too.
+    pub nr_queued: u32,
 }
 
 /// A policy in user space at an instant.
@@ -44,6 +59,8 @@ pub struct CpuSample {
     pub node: u32,
     /// Dense index of its LLC.
     pub llc: u32,
+    /// The CPU that stands for its core.
+    pub core: CpuId,
     /// What it has counted since the scheduler was loaded.
     pub stats: cpu_stats,
     /// What it is doing.
@@ -51,6 +68,12 @@ pub struct CpuSample {
 }
 
 impl CpuSample {
+    /// A CPU that is online and has done nothing.
+    pub fn new(cpu: CpuId, node: u32, llc: u32, core: CpuId) -> Self {
+        let state = cpu_ctx { online: 1, ..wire::zero() };
+        Self { cpu, node, llc, core, stats: wire::zero(), state }
+    }
+
     /// The instant of the snapshot less all time without a task, in nanoseconds: what it grows by
     /// is the time taken by tasks of any class. An idle spell under way at the snapshot counts.
     pub fn busy_ns(&self) -> u64 {
@@ -80,22 +103,30 @@ impl CpuSample {
 }
 
 impl Sample {
+    /// Tasks in the deadline queues of all LLCs, and in those of a policy in user space.
+    pub fn nr_queued(&self) -> u64 {
+        self.llcs.iter().map(|llc| u64::from(llc.nr_queued)).sum()
+    }
+
+    /// The sum of a counter over all CPUs.
+    pub fn count(&self, counter: intf::counter) -> u64 {
+        self.cpus.iter().map(|cpu| cpu.count(counter)).sum()
+    }
+
     /// Tasks that wait, in all queues.
     pub fn waiting(&self) -> u64 {
-        self.nr_queued + self.cpus.iter().map(CpuSample::waiting).sum::<u64>()
+        self.nr_queued() + self.cpus.iter().map(CpuSample::waiting).sum::<u64>()
     }
 
     /// Tasks that run or wait.
     pub fn runnable(&self) -> u64 {
-        self.nr_queued + self.cpus.iter().map(CpuSample::runnable).sum::<u64>()
+        self.nr_queued() + self.cpus.iter().map(CpuSample::runnable).sum::<u64>()
     }
 
     /// Whether the scheduler has done something since `earlier`, or has nothing to do: what a
     /// watchdog wants to know.
     pub fn shows_progress_since(&self, earlier: &Sample) -> bool {
-        let switches = |sample: &Sample| -> u64 {
-            sample.cpus.iter().map(|cpu| cpu.count(intf::counter_CNT_SWITCHES)).sum()
-        };
+        let switches = |sample: &Sample| sample.count(intf::counter_CNT_SWITCHES);
         self.waiting() == 0 || switches(self) != switches(earlier)
     }
 }
@@ -105,21 +136,11 @@ pub(crate) mod made {
     //! Samples for tests.
 
     use super::*;
-    use crate::{bpf::wire, stats::hist};
     use std::time::Duration;
 
     /// A CPU that has done nothing, in node and LLC 0.
     pub fn cpu(cpu: u32) -> CpuSample {
-        let zero = [0; size_of::<cpu_ctx>()];
-        let mut state: cpu_ctx = wire::value(&zero).expect("enough bytes");
-        state.online = 1;
-        let stats = cpu_stats {
-            counters: [0; intf::counter_NR_COUNTERS as usize],
-            wakeup_hist: [0; hist::SLOTS],
-            answer_hist: [0; hist::SLOTS],
-            served_hist: [0; hist::SLOTS],
-        };
-        CpuSample { cpu: CpuId(cpu), node: 0, llc: 0, stats, state }
+        CpuSample::new(CpuId(cpu), 0, 0, CpuId(cpu))
     }
 
     /// A sample `ms` after `start`.
@@ -129,7 +150,8 @@ pub(crate) mod made {
             at: start + after,
             time: SystemTime::UNIX_EPOCH + after,
             cpus,
-            nr_queued: 0,
+            llcs: vec![LlcSample { node: 0, nr_queued: 0 }],
+            kernel_events: BTreeMap::new(),
             policy: None,
         }
     }
@@ -163,7 +185,7 @@ mod tests {
         let idle = made::sample(start, 0, vec![made::cpu(0)]);
         assert!(idle.shows_progress_since(&idle));
         let mut stuck = idle.clone();
-        stuck.nr_queued = 1;
+        stuck.llcs[0].nr_queued = 1;
         assert!(!stuck.shows_progress_since(&idle));
         stuck.cpus[0].stats.counters[intf::counter_CNT_SWITCHES as usize] = 1;
         assert!(stuck.shows_progress_since(&idle));

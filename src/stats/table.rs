@@ -98,6 +98,10 @@ pub fn draw(interval: &Interval, style: Style) -> String {
         let counters = COUNTERS.iter().zip(interval.total.activity.counters.0);
         let items: Vec<_> = counters.map(|(c, n)| format!("{} {n}", c.name)).collect();
         lines.extend(wrap(&items, style.width));
+        let events = interval.kernel_events.iter();
+        let items: Vec<_> =
+            events.map(|(name, n)| format!("{} {n}", text::printable(name.as_bytes()))).collect();
+        lines.extend(wrap(&items, style.width));
     }
     if !interval.tasks.is_empty() {
         lines.push(String::new());
@@ -164,7 +168,7 @@ fn wrap(items: &[String], width: Option<usize>) -> Vec<String> {
 
 fn summary(interval: &Interval) -> Vec<String> {
     let total = &interval.total;
-    let Latency { count, p50_us, p99_us, max_us } = total.wakeup_latency;
+    let Latency { count, p50_us, p99_us, max_us, .. } = total.wakeup_latency;
     vec![
         format!("runnable {}", total.runnable),
         format!("queue depth {}", total.queue_depth),
@@ -231,7 +235,7 @@ mod tests {
         }
         after.cpus[1].stats.wakeup_hist[9] = 60;
         after.cpus[1].state.running_pid = 42;
-        after.nr_queued = 3;
+        after.llcs[0].nr_queued = 3;
         let now = vec![tasks::made::task(42, 250_000_000, 10, b"evil\x1b[31m")];
         let tasks = tasks::TaskTracker::default().busiest(now, Duration::from_secs(1), 5);
         Interval::between(&before, &after, tasks)

@@ -5,11 +5,11 @@ use crate::{
     bpf::intf::task_sample,
     units::{Nanos, Vtime, Weight},
 };
-use serde::{Serialize, Serializer};
-use std::{collections::HashMap, time::Duration};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::{borrow::Cow, collections::HashMap, time::Duration};
 
 /// A task in an interval.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TaskRow {
     /// Thread id.
     pub pid: i32,
@@ -24,7 +24,7 @@ pub struct TaskRow {
     /// Load weight, nice 0 is 1024.
     pub weight: Weight,
     /// Scheduling policy.
-    pub policy: &'static str,
+    pub policy: Cow<'static, str>,
     /// Virtual run time in nanoseconds. Comparable among tasks of one LLC.
     pub vruntime_vns: Vtime,
     /// Share of one CPU that it took, 0 to 100.
@@ -50,6 +50,12 @@ impl Comm {
 impl Serialize for Comm {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(&String::from_utf8_lossy(&self.0))
+    }
+}
+
+impl<'de> Deserialize<'de> for Comm {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(Self(String::deserialize(deserializer)?.into_bytes()))
     }
 }
 
@@ -118,7 +124,7 @@ fn row(growth: &Growth, task: &task_sample, span: Duration) -> TaskRow {
         cpu: (task.cpu >= 0).then_some(task.cpu),
         nice: task.nice,
         weight: Weight(task.weight),
-        policy: policy_name(task.policy),
+        policy: policy_name(task.policy).into(),
         vruntime_vns: Vtime(task.vruntime_vns),
         busy_percent: (growth.run_ns as f64 / seconds / 1e7).min(100.0),
         wakeups_per_s: growth.wakeups as f64 / seconds,
