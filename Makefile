@@ -26,7 +26,7 @@ JOBS ?= 2
 ARGS ?=
 OUT ?= lab/results
 
-.PHONY: run bench gate examples test test-all check unit vm-all build share install uninstall kernel-6.12 kernels lint format vm deb package-test clean
+.PHONY: run metrics bench gate examples test test-all check unit vm-all build share install uninstall kernel-6.12 kernels lint format vm deb package-test clean
 
 # Says first where: on this machine if its kernel has sched_ext, you are root and you agree; else in a VM.
 run: build
@@ -101,6 +101,11 @@ gate: build
 	@$(CARGO) build --quiet --release -p lab -p lab-guest
 	VM=1 $(CARGO) test --quiet --release -p lab --test repeat
 	@$(TARGET)/release/lab gate --scheduler $(TARGET)/release/scheduler
+
+# What is told to Prometheus, checked and scraped by one.
+metrics:
+	@scripts/setup.sh metrics
+	REQUIRE_PROMETHEUS=1 $(CARGO) test --release --test metrics
 
 kernel-6.12:
 	@scripts/kernel-6.12.sh

@@ -5,6 +5,7 @@
 #   scripts/setup.sh test      also what the checks and the virtual machines need (default)
 #   scripts/setup.sh bench     also what the benchmarks need
 #   scripts/setup.sh package   what making the package and checking it needs
+#   scripts/setup.sh metrics   what compiling and the checks of metrics need
 #
 # On Debian 12 and 13 it installs what is missing, as root or through sudo, and says what. Elsewhere it
 # names what is missing and stops. It looks for tools, not for a distribution: where they are, it is content.
@@ -13,7 +14,7 @@ cd "$(dirname "$0")/.."
 . scripts/apt.sh
 
 want=${1:-test}
-case $want in build | test | bench | package) ;; *) echo "usage: scripts/setup.sh [build|test|bench|package]" >&2; exit 2 ;; esac
+case $want in build | test | bench | metrics | package) ;; *) echo "usage: scripts/setup.sh [build|test|bench|metrics|package]" >&2; exit 2 ;; esac
 
 has() { command -v "$1" >/dev/null 2>&1; }
 
@@ -84,6 +85,10 @@ probe() {
 		need lintian "lintian" has lintian
 		need mmdebstrap "mmdebstrap" has mmdebstrap
 		need python3-venv "Python with venv" python_venv
+		return 0
+	fi
+	if [ "$want" = metrics ]; then
+		need prometheus "prometheus and promtool" has promtool
 		return 0
 	fi
 	need clang-format-19 "clang-format 18 or later" versioned clang-format 18

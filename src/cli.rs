@@ -18,6 +18,7 @@ use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, 
 use std::{
     borrow::Cow,
     ffi::{OsStr, OsString},
+    net::{Ipv4Addr, SocketAddr},
     ops::RangeInclusive,
     path::{Path, PathBuf},
     time::Duration,
@@ -122,6 +123,10 @@ struct Cli {
     /// Where to make the socket that tells statistics to other programs
     #[arg(long, value_name = "PATH", default_value = SOCKET_DEFAULT)]
     socket: PathBuf,
+
+    /// Tell metrics over HTTP, for Prometheus: a port of the loopback, or ADDRESS:PORT
+    #[arg(long, value_name = "ADDR", value_parser = metrics, allow_hyphen_values = true)]
+    metrics: Option<SocketAddr>,
 
     /// Schedule only tasks that chose the policy SCHED_EXT
     #[arg(short, long)]
@@ -275,6 +280,16 @@ fn ring_kib(text: &str) -> Result<u32, String> {
         .ok()
         .filter(|kib: &u32| kib.is_power_of_two() && RING_KIB.contains(kib))
         .ok_or_else(|| format!("must be a power of two from {low} to {high}"))
+}
+
+/// Parses the address for metrics: a port of the loopback, or an address with its port.
+fn metrics(text: &str) -> Result<SocketAddr, String> {
+    let of_port = |port: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let address = text.parse().ok().or_else(|| text.parse().ok().map(of_port));
+    address.filter(|address| address.port() != 0).ok_or_else(|| {
+        "must be a port from 1 to 65535, or an address with its port, as in 0.0.0.0:9100 or [::1]:9100"
+            .to_owned()
+    })
 }
 
 /// Parses an option of a policy.
@@ -439,6 +454,7 @@ where
         verbosity: cli.verbose,
         report,
         socket: cli.socket,
+        metrics: cli.metrics,
     };
     Ok(Request::Schedule(settings, choice))
 }
@@ -505,6 +521,7 @@ mod tests {
         assert_eq!(s.tuning.slice_min, Nanos::from_micros(1_000));
         assert_eq!((s.partial, s.exit_dump_len, s.verbosity, s.report), (false, 0, 0, None));
         assert_eq!(s.socket.to_str(), Some("/var/run/scx/root/stats"));
+        assert_eq!(s.metrics, None);
     }
 
     #[test]
@@ -529,6 +546,23 @@ mod tests {
         let report = s.report.expect("--stats was given");
         assert_eq!(report.interval, Duration::from_millis(250));
         assert_eq!((report.format, report.tasks), (Format::Table, 7));
+    }
+
+    #[test]
+    fn metrics_are_for_the_loopback_unless_told_otherwise() {
+        for (text, address) in [
+            ("9100", "127.0.0.1:9100"),
+            ("127.0.0.1:1", "127.0.0.1:1"),
+            ("0.0.0.0:9100", "0.0.0.0:9100"),
+            ("[::1]:65535", "[::1]:65535"),
+        ] {
+            let metrics = settings(&["--metrics", text]).metrics;
+            assert_eq!(metrics.map(|at| at.to_string()).as_deref(), Some(address));
+        }
+        for text in ["", "0", "65536", "-1", "localhost:9100", "1.2.3.4", "::1", "127.0.0.1:0"] {
+            let line = refusal(&["--metrics", text]);
+            assert!(line.contains("--metrics") && line.contains("1 to 65535"), "{line}");
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use crate::{
     cli::{self, Choice, Request},
     compare::{self, Plan},
+    endpoint::{Endpoints, http::MetricsSocket},
     exit::{Exit, Failure},
     machine::{
         notify::{Event, Notifier},
@@ -15,7 +16,7 @@ use crate::{
     settings::{Relayed, Settings},
     sim,
     stats::text,
-    watch,
+    watch::{self, Beside},
 };
 use libbpf_rs::{PrintLevel, set_print};
 use log::LevelFilter;
@@ -128,6 +129,10 @@ fn schedule(
     });
     let host = Host::real();
     preflight::require(&host)?;
+    let mut endpoints = Endpoints::default();
+    if let Some(address) = settings.metrics {
+        endpoints.add(MetricsSocket::listen(address)?);
+    }
     let stop = Stop::on_signals()?;
     let notifier = Notifier::from_env();
     let mut storage = MaybeUninit::uninit();
@@ -148,7 +153,8 @@ fn schedule(
     log::info!("attached");
     notifier.tell_or_warn(Event::Ready);
 
-    let watched = watch::until_the_end(&mut scheduler, relay.as_ref(), &settings, &stop, &notifier);
+    let beside = Beside { relay: relay.as_ref(), endpoints, notifier: &notifier };
+    let watched = watch::until_the_end(&mut scheduler, &settings, beside, &stop);
     notifier.tell_or_warn(Event::Stopping);
     let report = scheduler.detach();
     let ended = relay.as_mut().map_or(Ok(()), Relay::end);

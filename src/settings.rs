@@ -4,7 +4,7 @@ use crate::{
     bpf::{intf, skel::types},
     units::Nanos,
 };
-use std::{ops::RangeInclusive, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, ops::RangeInclusive, path::PathBuf, time::Duration};
 
 /// All settings of one run.
 #[derive(Debug, Clone, PartialEq)]
@@ -23,6 +23,8 @@ pub struct Settings {
     pub report: Option<Report>,
     /// Where the statistics socket is made.
     pub socket: PathBuf,
+    /// Where metrics are told over HTTP; nowhere if absent.
+    pub metrics: Option<SocketAddr>,
 }
 
 /// The figures that the kernel's half decides by; see `struct knobs` in `src/bpf/intf.h`.
@@ -118,6 +120,7 @@ impl Default for Settings {
             verbosity: 0,
             report: None,
             socket: SOCKET_DEFAULT.into(),
+            metrics: None,
         }
     }
 }

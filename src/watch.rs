@@ -32,6 +32,16 @@ const WATCH_PERIOD: Duration = Duration::from_millis(500);
 /// How often it is looked whether CPUs came: a read of a file.
 const HOTPLUG_PERIOD: Duration = Duration::from_secs(1);
 
+/// What works beside the scheduler.
+pub struct Beside<'a> {
+    /// The policy in user space, if one decides.
+    pub relay: Option<&'a Relay>,
+    /// Where other programs may ask, but for the statistics socket.
+    pub endpoints: Endpoints,
+    /// The service manager.
+    pub notifier: &'a Notifier,
+}
+
 /// Returns when the scheduler is to end: a stop signal came, the kernel has ejected it, or the
 /// reader of the reports has gone.
 ///
@@ -39,16 +49,21 @@ const HOTPLUG_PERIOD: Duration = Duration::from_secs(1);
 /// When the statistics cannot be read or written, or the kernel refuses a new topology.
 pub fn until_the_end(
     scheduler: &mut Scheduler<'_>,
-    relay: Option<&Relay>,
     settings: &Settings,
+    beside: Beside<'_>,
     stop: &Stop,
-    notifier: &Notifier,
 ) -> Result<()> {
+    let Beside { relay, mut endpoints, notifier } = beside;
     let mut keeper = Keeper::new(notifier, relay);
     let listed = settings.report.is_some_and(|report| report.tasks > 0);
     let mut live = Live { scheduler, relay, keeps_tasks: listed };
     let mut reporter = settings.report.map(|r| Reporter::start(r, &mut live)).transpose()?;
-    let mut endpoints = listen(settings, &mut live)?;
+    let start = Rc::new(live.sample()?);
+    match StatsSocket::listen(&settings.socket, start) {
+        Ok(socket) => endpoints.add(socket),
+        // A scheduler that cannot be asked schedules all the same.
+        Err(error) => log::warn!("nobody can ask for statistics: {error:#}"),
+    }
     loop {
         let due = reporter.as_ref().map_or(WATCH_PERIOD, |r| WATCH_PERIOD.min(r.time_left()));
         let wake = endpoints.wait(stop, due);
@@ -71,17 +86,6 @@ pub fn until_the_end(
             Written::Closed | Written::Stopped => return Ok(()),
         }
     }
-}
-
-/// Where other programs may ask. A scheduler that cannot be asked schedules all the same.
-fn listen(settings: &Settings, live: &mut Live<'_, '_>) -> Result<Endpoints> {
-    let mut endpoints = Endpoints::default();
-    let start = Rc::new(live.sample()?);
-    match StatsSocket::listen(&settings.socket, start) {
-        Ok(socket) => endpoints.add(socket),
-        Err(error) => log::warn!("nobody can ask for statistics: {error:#}"),
-    }
-    Ok(endpoints)
 }
 
 /// The scheduler while it schedules, as the source of statistics.

@@ -39,6 +39,7 @@ fn help_names_every_flag_and_exit_code() {
             "--slice-min-us",
             "--partial",
             "--socket",
+            "--metrics",
             "--policy",
             "--set",
             "--grace-us",
@@ -94,6 +95,7 @@ fn bad_values_are_refused_with_flag_and_range() {
         (&["--slice-min-us", "-3"], "--slice-min-us", "100 to the value of --slice-us"),
         (&["--slice-us", "500", "--slice-min-us", "501"], "--slice-min-us", "--slice-us, 500"),
         (&["--exit-dump-len", "99999999999"], "--exit-dump-len", "0 to 16777216"),
+        (&["--metrics", "localhost:9100"], "--metrics", "1 to 65535"),
         (&["--nonsense"], "--nonsense", ""),
         (&["nonsense"], "nonsense", ""),
     ];

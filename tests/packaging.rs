@@ -125,6 +125,28 @@ fn the_unit_exposes_little() {
     assert!(text(&out).contains("Overall exposure level"), "{}", text(&out));
 }
 
+/// With metrics, too, and then it may listen.
+#[test]
+fn the_drop_in_for_metrics_exposes_little() {
+    let place = Place::new();
+    let unit = place.install();
+    let drop_in = include_str!("../packaging/metrics.conf");
+    let folder = unit.with_extension("service.d");
+    fs::create_dir_all(&folder).expect("mkdir");
+    let program = place.path("usr/bin/scheduler").display().to_string();
+    let there = drop_in.replace("/usr/local/bin/scheduler", &program);
+    fs::write(folder.join("metrics.conf"), there).expect("write");
+    assert!(drop_in.contains("\nExecStart=/usr/local/bin/scheduler --metrics 9100\n"));
+    let Some(out) = systemd_analyze(&["verify", "--man=no"], &unit) else { return };
+    assert!(out.status.success() && !text(&out).contains("metrics.conf"), "{}", text(&out));
+    let threshold = format!("--threshold={EXPOSURE_MAX}");
+    let args = ["security", "--offline=yes", "--no-pager", &threshold];
+    let Some(out) = systemd_analyze(&args, &unit) else { return };
+    assert!(out.status.success(), "{}", text(&out));
+    // It was looked at: without it there is no network.
+    assert!(text(&out).contains("PrivateNetwork"), "{}", text(&out));
+}
+
 #[test]
 fn the_unit_says_what_is_asked_of_it() {
     let unit = include_str!("../packaging/scheduler.service");

@@ -13,6 +13,8 @@ use std::{
 
 #[path = "vm/affinity.rs"]
 mod affinity;
+#[path = "vm/ask.rs"]
+mod ask;
 #[path = "vm/compare.rs"]
 mod compare;
 #[path = "vm/fairness.rs"]
@@ -59,6 +61,7 @@ fn main() -> ExitCode {
             latency::CASES,
             stress::CASES,
             truth::CASES,
+            ask::CASES,
             policy::CASES,
             programs::CASES,
             compare::CASES,

@@ -60,6 +60,7 @@ enum hist {
 	X(RT_NS, rt_ns, "nanoseconds that higher classes took from a busy CPU")       \
 	X(STOPS, stops, "times a task stopped running")                              \
 	X(WAKEUPS, wakeups, "tasks that became runnable and asked for a place")       \
+	X(WAIT_NS, wait_ns, "nanoseconds from becoming runnable to running, all together") \
 	X(IDLE_DIRECT, idle_direct, "wakeups sent straight to an idle CPU")          \
 	X(QUEUED, queued, "insertions into the deadline queue of an LLC")            \
 	X(PINNED, pinned, "insertions into the queue of bound tasks of a CPU")       \

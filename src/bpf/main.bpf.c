@@ -334,6 +334,7 @@ void BPF_STRUCT_OPS(sched_running, struct task_struct *p)
 		u64 waited_ns = elapsed_ns(tctx->runnable_at, now);
 
 		st->wakeup_hist[hist_slot(waited_ns) & (HIST_SLOTS - 1)]++;
+		st->counters[CNT_WAIT_NS] += waited_ns;
 		if (knobs.task_stats)
 			tctx->wait_hist[task_hist_slot(waited_ns) & (TASK_HIST_SLOTS - 1)]++;
 		tctx->runnable_at = 0;

@@ -1,4 +1,4 @@
-//! What other programs ask the running scheduler: its statistics, over a socket.
+//! What other programs ask the running scheduler: its statistics, over a socket, and metrics over HTTP.
 //!
 //! All of it runs in the thread that watches the scheduler, and sleeps until somebody asks. Whoever connects is trusted
 //! with nothing: requests are short ([`client::REQUEST_MAX`]), clients are few ([`CLIENTS_MAX`]), none is waited for
@@ -6,6 +6,7 @@
 //! does costs the same however many ask.
 
 pub mod client;
+pub mod http;
 pub mod scx_stats;
 pub mod unix;
 

@@ -128,6 +128,7 @@ impl Demo {
             let nines = -self.random.f64().max(1e-6).ln();
             let wait_ns = 3e3 + 2e4 * nines * (1.0 + 40.0 * load.powi(6) * nines);
             sample.stats.wakeup_hist[policy::hist_slot(wait_ns as u64) as usize] += 1;
+            sample.stats.counters[intf::counter_CNT_WAIT_NS as usize] += wait_ns as u64;
         }
         sample.state.running_pid = u32::from(self.random.f64() < load);
         sample.state.nr_pinned = u16::from(self.random.f64() < load / 8.0);

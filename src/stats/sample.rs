@@ -5,7 +5,7 @@ use crate::{
         intf::{self, cpu_ctx, cpu_stats},
         wire,
     },
-    units::CpuId,
+    units::{CpuId, Nanos},
 };
 use std::{
     collections::BTreeMap,
@@ -77,13 +77,17 @@ impl CpuSample {
     /// The instant of the snapshot less all time without a task, in nanoseconds: what it grows by
     /// is the time taken by tasks of any class. An idle spell under way at the snapshot counts.
     pub fn busy_ns(&self) -> u64 {
+        self.state.snapshot_at.saturating_sub(self.idle().0)
+    }
+
+    /// All time without a task of any class, up to the snapshot.
+    pub fn idle(&self) -> Nanos {
         let now = self.state.snapshot_at;
         let idle_since = match (self.state.running_pid, self.state.idle_at) {
             (0, since) if since != 0 => since,
             _ => now,
         };
-        let idle = self.count(intf::counter_CNT_IDLE_NS) + now.saturating_sub(idle_since);
-        now.saturating_sub(idle)
+        Nanos(self.count(intf::counter_CNT_IDLE_NS) + now.saturating_sub(idle_since))
     }
 
     /// The value of a counter.

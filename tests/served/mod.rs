@@ -53,7 +53,7 @@ impl Source for Machine {
 /// A thread that serves until it is dropped.
 pub struct Served {
     pub asked: Arc<Asked>,
-    pub thread_id: i32,
+    thread_id: i32,
     stop: Stop,
     thread: Option<JoinHandle<()>>,
 }
