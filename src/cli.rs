@@ -12,6 +12,7 @@ use crate::{
     },
     sim,
     stats::text,
+    top,
     units::Nanos,
 };
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, error::ErrorKind};
@@ -35,6 +36,8 @@ pub enum Request {
     Compare(Plan),
     /// Run a scenario on a simulated machine.
     Simulate(sim::Plan),
+    /// Show what a running scheduler does.
+    Top(top::Options),
     /// Print this text: the help, the version, a man page, or a shell's completions.
     Print(String),
 }
@@ -181,6 +184,23 @@ impl TuningArgs {
 enum Command {
     /// Check everything that a load needs: a line a check. Exit code 0, or 78 if one fails
     Doctor,
+    /// Show what the running scheduler does: CPUs, tasks, wakeup latencies, events
+    ///
+    /// Asks the scheduler over its socket, so it is for root and for the user that the scheduler runs as. Without one it
+    /// shows what the kernel tells. Keys: h shows them.
+    Top {
+        /// Show a made-up machine
+        #[arg(long)]
+        demo: bool,
+
+        /// The socket of the scheduler
+        #[arg(long, value_name = "PATH", default_value = SOCKET_DEFAULT)]
+        socket: PathBuf,
+
+        /// Time between two looks, in seconds, 0.01 to 86400 [default: 1]
+        #[arg(short, long, value_name = "SECONDS", value_parser = interval, allow_hyphen_values = true)]
+        interval: Option<Duration>,
+    },
     /// Run a command alternately under the kernel's default and this scheduler, and compare
     ///
     /// Wall and CPU time, context switches, how long the command's tasks and all others waited for a CPU, and a figure
@@ -414,6 +434,10 @@ where
     };
     match cli.command {
         Some(Command::Doctor) => return Ok(Request::Doctor),
+        Some(Command::Top { demo, socket, interval }) => {
+            let interval = interval.unwrap_or(Duration::from_secs(1));
+            return Ok(Request::Top(top::Options { socket, interval, demo }));
+        }
         Some(Command::Compare { runs, warmup, metric, json, tuning, command }) => {
             let (runs, warmup) = (runs as usize, warmup as usize);
             let tuning = tuning.tuning()?;
@@ -631,6 +655,21 @@ mod tests {
         assert!(refusal(&["compare"]).contains("COMMAND"));
         assert!(refusal(&["compare", "--"]).contains("COMMAND"));
         refusal(&["compare", "make"]);
+    }
+
+    #[test]
+    fn top() {
+        let options = |args: &[&str]| match parse([&["scheduler", "top"], args].concat(), None) {
+            Ok(Request::Top(options)) => options,
+            other => panic!("{args:?}: {other:?}"),
+        };
+        let plain = options(&[]);
+        assert_eq!(plain.socket.to_str(), Some("/var/run/scx/root/stats"));
+        assert_eq!((plain.interval, plain.demo), (Duration::from_secs(1), false));
+        let all = options(&["--demo", "-i", "0.5", "--socket", "/x"]);
+        assert_eq!((all.interval, all.demo), (Duration::from_millis(500), true));
+        assert_eq!(all.socket.to_str(), Some("/x"));
+        assert!(refusal(&["top", "-i", "0"]).contains("0.01 to 86400"));
     }
 
     #[test]

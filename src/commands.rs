@@ -16,6 +16,7 @@ use crate::{
     settings::{Relayed, Settings},
     sim,
     stats::text,
+    top,
     watch::{self, Beside},
 };
 use libbpf_rs::{PrintLevel, set_print};
@@ -37,6 +38,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>, own: Option<Box<dyn Policy
         Request::Doctor => doctor(),
         Request::Compare(plan) => compare(&plan),
         Request::Simulate(plan) => simulate(&plan),
+        Request::Top(options) => top::run(&options),
         Request::Print(text) => print(&text).map(|()| Exit::Stopped),
     });
     match result {

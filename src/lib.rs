@@ -29,6 +29,7 @@ pub mod relay;
 pub mod settings;
 pub mod sim;
 pub mod stats;
+pub mod top;
 pub mod units;
 pub mod watch;
 

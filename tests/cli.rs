@@ -144,6 +144,14 @@ fn doctor_prints_a_line_a_check() {
 }
 
 #[test]
+fn top_needs_a_terminal() {
+    let out = run(&["top", "--demo"]);
+    assert_eq!(out.status.code(), Some(1));
+    assert_eq!(stderr(&out).lines().count(), 1, "{}", stderr(&out));
+    assert!(stderr(&out).contains("terminal"), "{}", stderr(&out));
+}
+
+#[test]
 fn a_full_disk_is_an_error_and_a_closed_pipe_is_not() {
     let full = std::fs::File::options().write(true).open("/dev/full").expect("/dev/full");
     let mut help = Command::new(env!("CARGO_BIN_EXE_scheduler"));

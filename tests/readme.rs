@@ -34,7 +34,7 @@ fn section(heading: &str) -> &'static str {
 
 #[test]
 fn flags_are_those_of_the_program() {
-    let (help_all, help_compare) = (help(&[]), help(&["compare"]));
+    let [help_all, help_compare, help_top] = [&[][..], &["compare"][..], &["top"][..]].map(help);
     let real = flags(&help_all);
     assert!(real.contains("--slice-min-us") && real.len() > 8, "{real:?}");
     let table = flags(section("## Command line"));
@@ -52,12 +52,10 @@ fn flags_are_those_of_the_program() {
     for of_cargo in ["--open", "--release"] {
         named.remove(of_cargo);
     }
-    assert!(
-        named.iter().all(|flag| real.contains(flag)
-            || of_compare.contains(flag)
-            || of_simulate.contains(flag)),
-        "{named:?}"
-    );
+    let of_top = flags(&help_top);
+    assert!(of_top.iter().all(|flag| named.contains(flag)), "{of_top:?}");
+    let known = [&real, &of_compare, &of_simulate, &of_top];
+    assert!(named.iter().all(|flag| known.iter().any(|of| of.contains(flag))), "{named:?}");
 }
 
 #[test]

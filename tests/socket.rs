@@ -6,6 +6,7 @@ use scheduler::{
     bpf::COUNTERS,
     endpoint::{CLIENTS_MAX, client::REQUEST_MAX, unix::StatsSocket},
     stats::interval::Interval,
+    top::feed::{Feed, Origin},
 };
 use scx_stats::{StatsClient, StatsMeta, StatsRequest};
 use serde_json::{Value, json};
@@ -119,6 +120,30 @@ fn wait_until(mut done: impl FnMut() -> bool) {
         assert!(begin.elapsed() < SOON, "nothing after {SOON:?}");
         thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// As `scheduler top` does.
+#[test]
+fn top_asks_it_and_falls_back_to_the_kernel() {
+    const SECOND: Duration = Duration::from_secs(1);
+    let place = serve();
+    let mut feed = Feed::machine(&place.path);
+    for _ in 0..2 {
+        let frame = feed.next(SECOND).expect("a frame");
+        assert_eq!(frame.origin, Origin::Scheduler);
+        assert_eq!(frame.interval.interval_s, 1.0);
+        assert!(frame.interval.cpus.len() == 4 && frame.interval.tasks.len() > 4);
+    }
+    drop(place.served);
+    let frame = feed.next(SECOND).expect("a frame");
+    assert!(matches!(frame.origin, Origin::Kernel { .. }), "{:?}", frame.origin);
+    assert!(!frame.interval.cpus.is_empty());
+    // Somebody else's server that never answers.
+    let _mute = std::os::unix::net::UnixListener::bind(&place.path).expect("a socket");
+    let begin = Instant::now();
+    let frame = feed.next(SECOND).expect("a frame");
+    assert!(matches!(frame.origin, Origin::Kernel { .. }), "{:?}", frame.origin);
+    assert!(begin.elapsed() < SOON, "{:?}", begin.elapsed());
 }
 
 #[test]

@@ -99,7 +99,7 @@ impl Demo {
             let slot = policy::task_hist_slot(self.random.u64(8_000..400_000)) as usize;
             task.wait_hist[slot % hist::TASK_SLOTS] += wakeups as u32;
         }
-        self.late_enqueues += self.random.u64(0..3);
+        self.late_enqueues += u64::from(self.random.u64(0..10) == 0);
     }
 
     /// What a CPU does in a span.

@@ -106,7 +106,7 @@ pub struct Activity {
 }
 
 /// A distribution of latencies. Values are ends of histogram slots, so at most 12.5 % too high.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Latency {
     /// How many.
     pub count: u64,

@@ -74,7 +74,7 @@ fn task_cells(task: &TaskRow) -> Vec<Cell> {
 const NAME: &str = "command";
 
 /// A time in microseconds, in a unit that keeps it short.
-fn time(us: Option<f64>) -> String {
+pub(crate) fn time(us: Option<f64>) -> String {
     match us {
         None => "-".to_owned(),
         Some(us) if us < 1e3 => format!("{us:.0}us"),

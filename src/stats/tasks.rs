@@ -41,6 +41,11 @@ pub struct TaskRow {
 pub struct Comm(Vec<u8>);
 
 impl Comm {
+    /// A name of these bytes.
+    pub fn new(bytes: &[u8]) -> Self {
+        Self(bytes.to_vec())
+    }
+
     /// Fit for a terminal: control characters are escaped.
     pub fn printable(&self) -> String {
         text::printable(&self.0)
@@ -120,7 +125,7 @@ fn row(growth: &Growth, task: &task_sample, span: Duration) -> TaskRow {
     TaskRow {
         pid: task.pid,
         tgid: task.tgid,
-        comm: Comm(text::until_nul(&task.comm.map(|c| c as u8)).to_vec()),
+        comm: Comm::new(text::until_nul(&task.comm.map(|c| c as u8))),
         cpu: (task.cpu >= 0).then_some(task.cpu),
         nice: task.nice,
         weight: Weight(task.weight),
