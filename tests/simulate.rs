@@ -306,6 +306,7 @@ fn runs_add_up_and_json_is_what_the_table_says() {
     assert_eq!((json["runs"].as_u64(), json["machine"]["cpus"].as_u64()), (Some(3), Some(4)));
     assert_eq!(json["machine"]["simulated_s"].as_f64(), Some(30.0));
     assert_eq!(json["groups"].as_array().map(Vec::len), Some(5));
+    assert_eq!(json["groups"][0]["tasks"].as_u64(), Some(16), "of a run, not of all");
     let again: serde_json::Value = serde_json::from_str(&program(&args).1).expect("JSON");
     assert_eq!(json["log_hash"], again["log_hash"]);
     let (code, table, _) = program(&[file, "--set", "slice_us=9000"]);

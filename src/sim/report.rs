@@ -87,7 +87,7 @@ impl Summary<'_> {
         let us = |us: Option<f64>| us.map_or_else(|| "-".to_owned(), duration);
         let mut cells = vec![
             name.to_owned(),
-            stats.tasks.to_string(),
+            (stats.tasks / self.runs).to_string(),
             format!("{:.2}", percent(stats.run_ns, whole)),
             stats
                 .due_ns
@@ -125,7 +125,7 @@ impl Summary<'_> {
                 };
                 json!({
                     "name": group.name,
-                    "tasks": stats.tasks,
+                    "tasks": stats.tasks / self.runs,
                     "cpu_percent": percent(stats.run_ns, whole),
                     "due_percent": stats.due_ns.map(|due| percent(due, whole)),
                     "wakeup_latency": percentiles(&stats.wakeup),
