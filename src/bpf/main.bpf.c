@@ -163,6 +163,10 @@ static __always_inline void choose_target(struct task_struct *p, s32 cpu, struct
 		tctx->vruntime_vns = place_requeue(tctx->vruntime_vns, clock_now(tctx, cpu),
 						   knobs.lag_runnable_ns, tctx->weight);
 		ask_again(tctx, to->slice_ns);
+		/*
+		 * Once in a row, and within two slices of its clock: the slice it had, and the
+		 * tick that ended it. A reader is done long before; who is not waits like others.
+		 */
 		first = is_rcu_reader(p) && !tctx->went_first &&
 			!vtime_before(clock_now(tctx, cpu) +
 					      to_virtual(2 * knobs.slice_max_ns, tctx->weight),

@@ -129,9 +129,10 @@ static __always_inline bool steal_nearest(u32 llc)
 /*
  * Looks through queue `from` for the task that has waited longest, and if that is
  * too long puts it in front of everything, in queue `to` (a task cannot be moved
- * within one). Both are served by this CPU. From either end by turns: at the last are
- * those with the latest deadlines, but also who was rescued just now. bpf_for counts the steps, and
- * the function has linkage, so that the verifier need not follow every count.
+ * within one). Both are served by this CPU. From either end by turns: at the back are
+ * those with the latest deadlines, but also those who were rescued just now. bpf_for
+ * counts the steps, and the function has linkage, so that the verifier need not follow
+ * every count.
  */
 __attribute__((noinline)) int rescue(u64 from, u64 to, s32 cpu, u64 first_vns, u64 now)
 {
