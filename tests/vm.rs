@@ -29,6 +29,8 @@ mod mischief;
 mod policy;
 #[path = "vm/programs.rs"]
 mod programs;
+#[path = "vm/rcu.rs"]
+mod rcu;
 #[path = "vm/refusals.rs"]
 mod refusals;
 #[path = "vm/service.rs"]
@@ -58,6 +60,7 @@ fn main() -> ExitCode {
             refusals::CASES,
             affinity::CASES,
             fairness::CASES,
+            rcu::CASES,
             latency::CASES,
             stress::CASES,
             truth::CASES,

@@ -218,7 +218,7 @@ __attribute__((noinline)) int retake(u64 from, u64 iter_flags, u64 limit_ns, u64
 			if (!c)
 				continue;
 			due_vns = tctx->deadline_vns - ahead_of_llc(tctx, cpu);
-			if (waited_ns >= (s64)WAIT_MAX_NS) {
+			if (waited_ns >= (s64)wait_max_ns(p)) {
 				/* As rescue() does: owed or not, and nobody follows it there. */
 				tctx->rescued = true;
 				due_vns = c->now_vns - ahead_of_llc(tctx, cpu) - FIRST_VNS;

@@ -6,13 +6,8 @@ use lab::{
     process::{Hog, Policy, cpu_times_over, hog, set_affinity},
     qemu::Topology,
 };
-use nix::{libc, unistd::Pid};
-use std::{
-    io::{self, Read},
-    sync::atomic::{AtomicBool, AtomicU64, Ordering},
-    thread,
-    time::Duration,
-};
+use nix::unistd::Pid;
+use std::{thread, time::Duration};
 
 /// Of the scheduler.
 type Flags = &'static [&'static str];
@@ -59,9 +54,6 @@ pub const CASES: &[Case] = &[
         .deterministic()
         .on(Topology::TWO),
     Case::new(3, "sleepers_gain_nothing", |vm| sleepers_gain_nothing(vm, KERNEL))
-        .deterministic()
-        .on(Topology::TWO),
-    Case::new(3, "rcu_readers_gain_nothing", rcu_readers_gain_nothing)
         .deterministic()
         .on(Topology::TWO),
     Case::new(14, "vruntime_equal_nice", |vm| equal_nice(vm, VRUNTIME))
@@ -379,52 +371,5 @@ fn sleepers_gain_nothing(vm: &mut Vm, flags: Flags) -> Result<()> {
         );
     }
     scheduler.finish()?;
-    Ok(())
-}
-
-/// A system call that does nothing but walk all threads under RCU, in a loop: whoever is preempted there goes first,
-/// once, and takes no share of others by it.
-fn rcu_readers_gain_nothing(vm: &mut Vm) -> Result<()> {
-    const SLEEPERS: usize = 1000;
-    const READERS: usize = 3;
-    const WINDOW: Duration = Duration::from_secs(3);
-    set_affinity(Pid::from_raw(0), &[0])?;
-    let scheduler = vm.scheduler(&[])?;
-    let (stop, calls) = (AtomicBool::new(false), AtomicU64::new(0));
-    let (pipe, writer) = io::pipe()?;
-    let pipe = &pipe;
-    let time = thread::scope(|scope| -> Result<Duration> {
-        for _ in 0..SLEEPERS {
-            let sleep = || {
-                // Ends when the other end is closed.
-                (&mut &*pipe).read_exact(&mut [0]).ok();
-            };
-            thread::Builder::new().stack_size(16 << 10).spawn_scoped(scope, sleep)?;
-        }
-        for _ in 0..READERS {
-            scope.spawn(|| {
-                // A thread's own: 0 is the calling one.
-                set_affinity(Pid::from_raw(0), &[1]).ok();
-                while !stop.load(Ordering::Relaxed) {
-                    // SAFETY: takes two integers and returns one.
-                    unsafe { libc::getpriority(libc::PRIO_USER, 0) };
-                    calls.fetch_add(1, Ordering::Relaxed);
-                }
-            });
-        }
-        let hog = hog().on(&[1]).start()?;
-        thread::sleep(Duration::from_secs(1));
-        let before = hog.cpu_time()?;
-        thread::sleep(WINDOW);
-        let time = hog.cpu_time()? - before;
-        stop.store(true, Ordering::Relaxed);
-        drop(writer);
-        Ok(time)
-    })?;
-    set_affinity(Pid::from_raw(0), &[0, 1])?;
-    scheduler.finish()?;
-    let share = time.as_secs_f64() / WINDOW.as_secs_f64() * (READERS + 1) as f64;
-    vm.say(format!("a hog beside {READERS} readers: {share:.3} of its due; {calls:?} calls"));
-    ensure!((0.95..1.05).contains(&share), "{share:.3} of its due");
     Ok(())
 }
