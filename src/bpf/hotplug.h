@@ -55,7 +55,7 @@ static __always_inline void empty_into_global(u64 dsq, s32 cpu, bool all)
 /*
  * Every task whose runqueue this is must leave, or the kernel waits for it. They go
  * to the global queue, which the kernel itself drains even from a CPU on its way
- * out, to push them elsewhere: bound ones, and those of the LLC's queue, whose
+ * out, to push them elsewhere: bound ones, and those of the LLC's queues, whose
  * affinity may have no other CPU left.
  */
 void BPF_STRUCT_OPS_SLEEPABLE(sched_cpu_offline, s32 cpu)
@@ -71,6 +71,7 @@ void BPF_STRUCT_OPS_SLEEPABLE(sched_cpu_offline, s32 cpu)
 	}
 	empty_into_global(cpu_dsq(cpu), cpu, true);
 	empty_into_global(llc_of(cpu), cpu, false);
+	empty_into_global(part_dsq(llc_of(cpu)), cpu, false);
 	bpf_rcu_read_unlock();
 }
 

@@ -174,7 +174,7 @@ struct cpu_ctx {
 	u16 balance_turn;  /* which LLC its tick looks at next */
 	u8 crowded;        /* ticks in a row that found a whole core idle and its own shared */
 	u8 pinned;         /* 0: no task waits in its queue of bound ones */
-	u8 alone;          /* 1: at looked_at no task waited in its LLC's queue */
+	u8 alone;          /* 1: at looked_at no task waited in its LLC's queues */
 	u8 online;         /* written by cpu_online, cpu_offline and init */
 	u16 nr_local;      /* tasks in its local queue. Written by `snapshot` */
 	u16 nr_pinned;     /* tasks in its queue of bound ones. Written by `snapshot` */
@@ -182,7 +182,8 @@ struct cpu_ctx {
 	u64 wants_at;      /* since when it waits for the policy in user space; 0: it does not */
 	u64 run_vtime;     /* order that the running task was decided to have; see has_vtime */
 	u32 has_vtime;     /* 0: nobody decided about the running task */
-	u32 give_way;      /* 1: that policy wants what runs preempted. Written by relay_apply */
+	u16 give_way;      /* 1: that policy wants what runs preempted. Written by relay_apply */
+	u16 parts;         /* 1: at looked_at tasks waited in the LLC's queue of confined ones */
 };
 
 /* One element an LLC of the array map `llcs`. */
@@ -191,9 +192,10 @@ struct llc_ctx {
 	u32 nr_cpus;         /* online. Written by cpu_online, cpu_offline and init */
 	u32 nr_queued;       /* written by `snapshot` */
 	u64 queued_at;       /* when a task was last about to be queued. Written by any CPU */
+	u64 part_at;         /* the same for the queue of confined tasks; 0: there was none yet */
 	u64 rescued_at;      /* last time its queue was searched for who waited too long */
+	u64 part_rescued_at; /* the same for the queue of confined tasks */
 	u64 pushed_at;       /* as clock.set_at, for push_clock() */
-	u64 pad[2];
 };
 
 /* What the task iterator `tasks` writes for each task, cumulative. */

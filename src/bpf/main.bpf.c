@@ -162,6 +162,8 @@ static __always_inline void choose_target(struct task_struct *p, s32 cpu, struct
 		settle(tctx, cpu);
 		tctx->vruntime_vns = place_requeue(tctx->vruntime_vns, clock_now(tctx, cpu),
 						   knobs.lag_runnable_ns, tctx->weight);
+		if (relayed)
+			forgive(tctx, cpu);
 		ask_again(tctx, to->slice_ns);
 		/*
 		 * Once in a row, and within two slices of its clock: the slice it had, and the
@@ -196,14 +198,12 @@ static __always_inline void choose_target(struct task_struct *p, s32 cpu, struct
 	}
 	to->by_deadline = true;
 	to->due_vns = tctx->deadline_vns;
-	/* Announced before it is done: see take_at_once() and sched_update_idle. */
 	if (bound) {
 		to->dsq = cpu_dsq(cpu);
 		cctx->pinned = true;
 	} else {
-		to->dsq = llc_of(cpu);
+		to->dsq = announce(tctx, llc_of(cpu), lctx, now);
 		to->due_vns -= ahead_of_llc(tctx, cpu);
-		lctx->queued_at = now;
 	}
 	count(bound ? CNT_PINNED : CNT_QUEUED);
 }
@@ -226,13 +226,12 @@ void BPF_STRUCT_OPS(sched_enqueue, struct task_struct *p, u64 enq_flags)
 void BPF_STRUCT_OPS(sched_dispatch, s32 cpu, struct task_struct *prev)
 {
 	struct cpu_ctx *cctx = cpu_ctx_of(cpu);
-	struct head llc_head = {}, cpu_head = {};
 	struct task_ctx *tctx = NULL;
-	u64 now = scx_bpf_now(), due_vns;
+	u64 now = scx_bpf_now(), first;
 	u32 llc = llc_of(cpu), nr_waiting;
 	struct llc_ctx *lctx = llc_ctx_of(llc);
-	s32 nr_llc, nr_cpu;
-	bool cpu_first, rescued = false;
+	struct waiting w;
+	bool rescued;
 
 	if (!cctx || !lctx) {
 		count(CNT_BAD_CONTEXT);
@@ -255,39 +254,22 @@ void BPF_STRUCT_OPS(sched_dispatch, s32 cpu, struct task_struct *prev)
 	if (!tctx && now - cctx->looked_at < LOOK_GAP_NS && take_at_once(cctx, lctx, llc, cpu, now))
 		return;
 	cctx->looked_at = now;
-	nr_llc = scx_bpf_dsq_nr_queued(llc);
-	nr_cpu = cctx->pinned ? scx_bpf_dsq_nr_queued(cpu_dsq(cpu)) : 0;
-	cctx->pinned = nr_cpu > 0;
-	cctx->alone = nr_llc <= 0;
-	nr_waiting = (nr_llc > 0 ? nr_llc : 0) + (nr_cpu > 0 ? nr_cpu * (lctx->nr_cpus ?: 1) : 0);
+	w = count_waiting(cctx, lctx, cpu, llc);
+	nr_waiting = w.nr_llc + w.nr_part + w.nr_cpu * (lctx->nr_cpus ?: 1);
 	cctx->slice_ns =
 		base_slice(knobs.slice_max_ns, knobs.slice_min_ns, nr_waiting, lctx->nr_cpus);
 
-	if (nr_llc > 0 && now - lctx->rescued_at > RESCUE_GAP_NS) {
-		lctx->rescued_at = now;
-		if (rescue(llc, cpu_dsq(cpu), cpu, lctx->clock.now_vns - FIRST_VNS, now)) {
-			cctx->pinned = true;
-			rescued = true;
-			nr_cpu++;
-		}
-	} else if (nr_cpu > 0 && now - cctx->rescued_at > RESCUE_GAP_NS) {
-		cctx->rescued_at = now;
-		if (rescue(cpu_dsq(cpu), llc, cpu, lctx->clock.now_vns - FIRST_VNS, now))
-			nr_llc++;
-	}
-
-	if (nr_cpu > 0 && (nr_llc > 0 || tctx)) {
-		cpu_head = head_of(cpu_dsq(cpu), cpu);
-		cpu_head.deadline_vns -= cctx->ahead_vns;
-	}
-	if (nr_llc > 0 && (nr_cpu > 0 || tctx))
-		llc_head = head_of(llc, cpu);
+	rescued = rescue_one(&w, cctx, lctx, cpu, llc, now);
+	if (!!w.nr_llc + !!w.nr_part + !!w.nr_cpu + !!tctx > 1)
+		look_at_heads(&w, cctx, cpu, llc);
 	if (tctx) {
+		u64 due_vns;
+
 		charge_task(prev, tctx);
 		ask_again(tctx, task_slice(cctx->slice_ns, knobs.slice_min_ns, tctx->weight));
 		due_vns = tctx->deadline_vns - ahead_of_llc(tctx, cpu);
-		if (!gives_way(&llc_head, due_vns) && !gives_way(&cpu_head, due_vns)) {
-			bool alone = !llc_head.waits && !cpu_head.waits;
+		if (all_later(&w, due_vns)) {
+			bool alone = !w.llc.waits && !w.part.waits && !w.cpu.waits;
 
 			/* Not kept, it is enqueued with SCX_ENQ_LAST: see choose_target(). */
 			if (alone && cctx->crowded >= CROWDED_TICKS)
@@ -296,18 +278,8 @@ void BPF_STRUCT_OPS(sched_dispatch, s32 cpu, struct task_struct *prev)
 			return;
 		}
 	}
-	/*
-	 * A coin where the LLC's deadline is unknown: neither queue may starve the other. But a
-	 * task that any CPU served would have none but this one for it.
-	 */
-	if (rescued)
-		cpu_first = true;
-	else if (llc_head.unknown)
-		cpu_first = nr_cpu > 0 && (now >> 10) % 2;
-	else
-		cpu_first = nr_cpu > 0 && (!llc_head.waits || vtime_before(cpu_head.deadline_vns,
-									   llc_head.deadline_vns));
-	if (take_next(cctx, cpu, llc, cpu_first, nr_llc, nr_cpu))
+	first = rescued ? cpu_dsq(cpu) : first_queue(&w, cpu, llc, now);
+	if (take_next(cctx, &w, cpu, llc, first))
 		return;
 	if (tctx) {
 		keep(prev, tctx, cctx, cpu, true, now);
@@ -412,13 +384,14 @@ void BPF_STRUCT_OPS(sched_tick, struct task_struct *p)
 {
 	s32 cpu = scx_bpf_task_cpu(p);
 	struct cpu_ctx *cctx = cpu_ctx_of(cpu);
-	struct head llc_head = {}, cpu_head = {};
-	u32 llc = llc_of(cpu);
 	u64 now = scx_bpf_now(), due_vns;
+	u32 llc = llc_of(cpu);
+	struct llc_ctx *lctx = llc_ctx_of(llc);
+	struct waiting w = {};
 
 	if (relayed && (s64)(now - relay.armed_at) > (s64)TIMER_DEAD_NS)
 		arm(now);
-	if (!cctx || !cctx->running_pid)
+	if (!cctx || !lctx || !cctx->running_pid)
 		return;
 	/*
 	 * The kernel dispatches nothing for a CPU on its way out. A task bound to it whose
@@ -432,15 +405,15 @@ void BPF_STRUCT_OPS(sched_tick, struct task_struct *p)
 		balance(cctx, llc, now);
 	due_vns = running_due(cctx->deadline_vns, cctx->vruntime_vns, now - cctx->running_at,
 			      cctx->weight);
-	if (cctx->pinned) {
-		cpu_head = head_of(cpu_dsq(cpu), cpu);
-		cpu_head.deadline_vns -= cctx->ahead_vns;
-	}
-	if (scx_bpf_dsq_nr_queued(llc) > 0)
-		llc_head = head_of(llc, cpu);
+	w.nr_llc = nr_in(llc);
+	w.nr_part = nr_parts(llc, lctx);
+	w.nr_cpu = cctx->pinned;
+	look_at_heads(&w, cctx, cpu, llc);
 	if (scx_bpf_dsq_nr_queued(SCX_DSQ_LOCAL) <= 0 && !cctx->steal_from &&
-	    !gives_way(&cpu_head, due_vns) && !gives_way(&llc_head, due_vns)) {
-		if (llc_head.waits)
+	    all_later(&w, due_vns)) {
+		if (w.nr_part)
+			wake_idle_for_heads(part_dsq(llc));
+		if (w.llc.waits)
 			wake_idle_for_heads(llc);
 		else if (smt_enabled && is_crowded(p, cctx, cpu))
 			scx_bpf_task_set_slice(p, 0);
@@ -492,7 +465,7 @@ void BPF_STRUCT_OPS(sched_update_idle, s32 cpu, bool idle)
 	/* Some kernels tell of it again when an idle CPU finds nothing to do. */
 	if (!cctx->idle_at) {
 		cctx->idle_at = now;
-		if (scx_bpf_dsq_nr_queued(llc) > 0) {
+		if (lctx && nr_in_llc(llc, lctx)) {
 			kick_idle(cpu);
 			return;
 		}
@@ -516,12 +489,15 @@ s32 BPF_STRUCT_OPS_SLEEPABLE(sched_init)
 	err = create_scratch_masks();
 	if (err)
 		return err;
+	err = create_dsqs(0, nr_llcs) ?: create_dsqs(PART_DSQ_BASE, nr_llcs);
+	if (err)
+		return err;
+	err = create_dsqs(CPU_DSQ_BASE, nr_cpu_ids);
+	if (err)
+		return err;
 	bpf_for(llc, 0, nr_llcs) {
 		struct llc_ctx *lctx = llc_ctx_of(llc);
 
-		err = scx_bpf_create_dsq(llc, -1);
-		if (err)
-			return err;
 		if (lctx)
 			lctx->clock.set_at = lctx->pushed_at = now;
 	}
@@ -529,18 +505,15 @@ s32 BPF_STRUCT_OPS_SLEEPABLE(sched_init)
 	bpf_for(cpu, 0, nr_cpu_ids) {
 		struct cpu_ctx *cctx = cpu_ctx_of(cpu);
 
-		err = scx_bpf_create_dsq(cpu_dsq(cpu), -1);
-		if (err)
-			break;
-		if (cctx) {
-			cctx->slice_ns = knobs.slice_max_ns;
-			cctx->clock.set_at = now;
-		}
+		if (!cctx)
+			continue;
+		cctx->slice_ns = knobs.slice_max_ns;
+		cctx->clock.set_at = now;
 		if (bpf_cpumask_test_cpu(cpu, online))
 			set_online(cpu, true);
 	}
 	scx_bpf_put_cpumask(online);
-	return err ?: relayed ? start_relay() : 0;
+	return relayed ? start_relay() : 0;
 }
 
 void BPF_STRUCT_OPS(sched_exit, struct scx_exit_info *ei)

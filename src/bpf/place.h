@@ -250,7 +250,7 @@ static __always_inline struct llc_load llc_load(u32 llc, const struct cpumask *i
 	if (!slot || !lctx || !(mask = slot->mask))
 		return load;
 	bpf_cpumask_and(both, cast_mask(mask), idle);
-	load.waiting = scx_bpf_dsq_nr_queued(llc);
+	load.waiting = nr_in_llc(llc, lctx);
 	load.waiting -= bpf_cpumask_weight(cast_mask(both));
 	load.nr_cpus = lctx->nr_cpus;
 	return load;

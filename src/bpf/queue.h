@@ -6,8 +6,11 @@
 #ifndef SCHEDULER_QUEUE_H
 #define SCHEDULER_QUEUE_H
 
-/* Tasks of a queue that dispatch looks at for one that may run on its CPU. */
-#define HEADS_MAX 8
+/*
+ * Tasks of a queue that a CPU looks at for one that it may run: of four groups that each are
+ * confined to a quarter of an LLC, 32 tasks leave one out once in ten thousand times.
+ */
+#define HEADS_MAX 32
 
 /* What waits in a queue for a CPU. */
 struct head {
@@ -16,23 +19,51 @@ struct head {
 	bool unknown; /* the first HEADS_MAX may not run here; whoever comes next may */
 };
 
-static __always_inline struct head head_of(u64 dsq, s32 cpu)
+/* Queues with ids from `base` on. Sleepable. With linkage: the verifier walks it once. */
+__attribute__((noinline)) int create_dsqs(u64 base, u32 nr)
 {
-	struct head h = {};
-	struct task_struct *p;
-	s32 seen = 0;
+	s32 err;
+	u32 i;
 
-	bpf_for_each(scx_dsq, p, dsq, 0) {
-		if (may_run(p, cpu)) {
-			h.deadline_vns = p->scx.dsq_vtime;
-			h.waits = true;
-			break;
-		}
-		if (++seen >= HEADS_MAX) {
-			h.unknown = true;
+	bpf_for(i, 0, nr) {
+		err = scx_bpf_create_dsq(base + i, -1);
+		if (err)
+			return err;
+	}
+	return 0;
+}
+
+/* With linkage and bpf_for: the verifier walks it once, and need not follow every count. */
+__attribute__((noinline)) int look_at(u64 dsq, s32 cpu, struct head *h)
+{
+	struct bpf_iter_scx_dsq it;
+	struct task_struct *p;
+	s32 i;
+
+	if (!h)
+		return 0;
+	if (!bpf_iter_scx_dsq_new(&it, dsq, 0)) {
+		h->unknown = true;
+		bpf_for(i, 0, HEADS_MAX) {
+			p = bpf_iter_scx_dsq_next(&it);
+			h->waits = p && may_run(p, cpu);
+			if (p && !h->waits)
+				continue;
+			h->unknown = false;
+			if (p)
+				h->deadline_vns = p->scx.dsq_vtime;
 			break;
 		}
 	}
+	bpf_iter_scx_dsq_destroy(&it);
+	return 0;
+}
+
+static __always_inline struct head head_of(u64 dsq, s32 cpu)
+{
+	struct head h = {};
+
+	look_at(dsq, cpu, &h);
 	return h;
 }
 
@@ -103,7 +134,10 @@ static __always_inline bool steal_nearest(u32 llc)
 	if (!lt)
 		return false;
 	bpf_for(i, 0, lt->nr_nearest) {
-		if (steal(nearest_llc(lt, i)))
+		u32 other = nearest_llc(lt, i);
+		struct llc_ctx *theirs = llc_ctx_of(other);
+
+		if (steal(other) || (theirs && theirs->part_at && steal(part_dsq(other))))
 			return true;
 	}
 	return false;
@@ -199,6 +233,9 @@ __attribute__((noinline)) int rescue(u64 from, u64 to, s32 cpu, u64 first_vns, u
 	return moved;
 }
 
+/* Of those that wait, how many a tick tries to find an idle CPU for. */
+#define WAKES_MAX 8
+
 /*
  * The first tasks of a queue may want an idle CPU that missed its kick. Several, because
  * those that may run on few CPUs gather in front.
@@ -211,29 +248,100 @@ static __always_inline void wake_idle_for_heads(u64 dsq)
 	if (!any_idle())
 		return;
 	bpf_for_each(scx_dsq, p, dsq, 0) {
-		if (wake_idle_for(p) || ++seen >= HEADS_MAX)
+		if (wake_idle_for(p) || ++seen >= WAKES_MAX)
 			break;
 	}
 }
 
-/*
- * Moves the earlier deadline of the two heads to the CPU. Each queue stands in
- * where the other fails: heads are looked at without a lock and may be gone. So may
- * the task that a move was about to take, with this runqueue's lock dropped for it, and
- * a bound one may have come meanwhile.
- */
-static __always_inline bool take_next(struct cpu_ctx *cctx, s32 cpu, u32 llc, bool cpu_first,
-				      s32 nr_llc, s32 nr_cpu)
+/* What waits in the queues that a CPU serves. */
+struct waiting {
+	struct head llc;
+	struct head part;
+	struct head cpu;
+	u32 nr_llc;
+	u32 nr_part;
+	u32 nr_cpu;
+};
+
+/* Counts what waits. Where nothing is said of `pinned`, there is nothing to count. */
+static __always_inline struct waiting count_waiting(struct cpu_ctx *cctx,
+						    const struct llc_ctx *lctx, s32 cpu, u32 llc)
 {
-	if (cpu_first && scx_bpf_dsq_move_to_local(cpu_dsq(cpu), 0))
-		return true;
-	if (nr_llc > 0 && scx_bpf_dsq_move_to_local(llc, 0))
-		return true;
-	return (nr_cpu > 0 || cctx->pinned) && scx_bpf_dsq_move_to_local(cpu_dsq(cpu), 0);
+	struct waiting w = {.nr_llc = nr_in(llc), .nr_part = nr_parts(llc, lctx)};
+
+	w.nr_cpu = cctx->pinned ? nr_in(cpu_dsq(cpu)) : 0;
+	cctx->pinned = w.nr_cpu > 0;
+	cctx->parts = w.nr_part > 0;
+	cctx->alone = w.nr_llc + w.nr_part == 0;
+	return w;
+}
+
+/* Looks who is first where somebody waits, by the clock of the LLC. */
+static __always_inline void look_at_heads(struct waiting *w, const struct cpu_ctx *cctx, s32 cpu,
+					  u32 llc)
+{
+	if (w->nr_llc)
+		look_at(llc, cpu, &w->llc);
+	if (w->nr_part)
+		look_at(part_dsq(llc), cpu, &w->part);
+	if (w->nr_cpu) {
+		look_at(cpu_dsq(cpu), cpu, &w->cpu);
+		w->cpu.deadline_vns -= cctx->ahead_vns;
+	}
+}
+
+/* Does what waits leave the CPU to a task that is due at `due_vns`? */
+static __always_inline bool all_later(const struct waiting *w, u64 due_vns)
+{
+	return !gives_way(&w->llc, due_vns) && !gives_way(&w->part, due_vns) &&
+	       !gives_way(&w->cpu, due_vns);
+}
+
+#define NO_DSQ (~0ULL)
+
+/*
+ * The queue with the earliest deadline of the heads. A coin where one is unknown: no queue
+ * may starve another.
+ */
+static __always_inline u64 first_queue(const struct waiting *w, s32 cpu, u32 llc, u64 now)
+{
+	u64 first = NO_DSQ, due_vns = 0;
+
+	if (w->part.unknown && (now >> 10) % 2)
+		return part_dsq(llc);
+	if (w->llc.waits) {
+		due_vns = w->llc.deadline_vns;
+		first = llc;
+	}
+	if (w->part.waits && (first == NO_DSQ || vtime_before(w->part.deadline_vns, due_vns))) {
+		due_vns = w->part.deadline_vns;
+		first = part_dsq(llc);
+	}
+	if (w->cpu.waits && (first == NO_DSQ || vtime_before(w->cpu.deadline_vns, due_vns)))
+		first = cpu_dsq(cpu);
+	return first;
 }
 
 /*
- * Most dispatches follow a task that went to sleep: where one of the two queues is known
+ * Moves the first of queue `first` to the CPU. Each queue stands in where the other
+ * fails: heads are looked at without a lock and may be gone. So may the task that a move was
+ * about to take, with this runqueue's lock dropped for it, and a bound one may have come
+ * meanwhile.
+ */
+static __always_inline bool take_next(struct cpu_ctx *cctx, const struct waiting *w, s32 cpu,
+				      u32 llc, u64 first)
+{
+	if (first != NO_DSQ && scx_bpf_dsq_move_to_local(first, 0))
+		return true;
+	if (w->nr_llc && scx_bpf_dsq_move_to_local(llc, 0))
+		return true;
+	if (w->nr_part && scx_bpf_dsq_move_to_local(part_dsq(llc), 0))
+		return true;
+	return (w->nr_cpu || cctx->pinned) && scx_bpf_dsq_move_to_local(cpu_dsq(cpu), 0);
+}
+
+/*
+ * Most dispatches follow a task that went to sleep: where all queues but one are known
  * to be empty there is nothing to compare. False: somebody has to look.
  */
 static __always_inline bool take_at_once(struct cpu_ctx *cctx, struct llc_ctx *lctx, u32 llc,
@@ -242,9 +350,37 @@ static __always_inline bool take_at_once(struct cpu_ctx *cctx, struct llc_ctx *l
 	if (cctx->pinned)
 		return cctx->alone && vtime_before(lctx->queued_at, cctx->looked_at) &&
 		       scx_bpf_dsq_move_to_local(cpu_dsq(cpu), 0);
+	if (cctx->parts || (lctx->part_at && !vtime_before(lctx->part_at, cctx->looked_at)))
+		return false;
 	if (!scx_bpf_dsq_move_to_local(llc, 0) && !steal_nearest(llc) &&
 	    !(cctx->pinned && scx_bpf_dsq_move_to_local(cpu_dsq(cpu), 0)))
 		cctx->empty_at = now;
+	return true;
+}
+
+/* Finds who has waited too long in one of the queues, one queue each time. True: it goes first
+ * here. */
+static __always_inline bool rescue_one(struct waiting *w, struct cpu_ctx *cctx,
+				       struct llc_ctx *lctx, s32 cpu, u32 llc, u64 now)
+{
+	u64 first_vns = lctx->clock.now_vns - FIRST_VNS;
+	int moved = 0;
+
+	if (w->nr_llc && now - lctx->rescued_at > RESCUE_GAP_NS) {
+		lctx->rescued_at = now;
+		moved = rescue(llc, cpu_dsq(cpu), cpu, first_vns, now);
+	} else if (w->nr_part && now - lctx->part_rescued_at > RESCUE_GAP_NS) {
+		lctx->part_rescued_at = now;
+		moved = rescue(part_dsq(llc), cpu_dsq(cpu), cpu, first_vns, now);
+	} else if (w->nr_cpu && now - cctx->rescued_at > RESCUE_GAP_NS) {
+		cctx->rescued_at = now;
+		lctx->part_at = now;
+		w->nr_part += rescue(cpu_dsq(cpu), part_dsq(llc), cpu, first_vns, now);
+	}
+	if (!moved)
+		return false;
+	cctx->pinned = true;
+	w->nr_cpu++;
 	return true;
 }
 
@@ -268,8 +404,8 @@ static __always_inline void balance(struct cpu_ctx *cctx, u32 llc, u64 now)
 	theirs = llc_ctx_of(other);
 	if (!theirs)
 		return;
-	nr_mine = scx_bpf_dsq_nr_queued(llc);
-	nr_theirs = scx_bpf_dsq_nr_queued(other);
+	nr_mine = nr_in_llc(llc, mine);
+	nr_theirs = nr_in_llc(other, theirs);
 	if (nr_theirs * mine->nr_cpus > nr_mine * theirs->nr_cpus)
 		cctx->steal_from = other + 1;
 }

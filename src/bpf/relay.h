@@ -199,8 +199,9 @@ __attribute__((noinline)) int retake(u64 from, u64 iter_flags, u64 limit_ns, u64
 	if (!bpf_iter_scx_dsq_new(&it, from, iter_flags & SCX_DSQ_ITER_REV)) {
 		bpf_for(i, 0, OVERDUE_MAX) {
 			struct task_ctx *tctx;
+			struct llc_ctx *lctx;
 			struct vclock *c;
-			u64 number, due_vns;
+			u64 number, due_vns, dsq;
 			s64 waited_ns;
 			s32 cpu;
 
@@ -215,7 +216,8 @@ __attribute__((noinline)) int retake(u64 from, u64 iter_flags, u64 limit_ns, u64
 				continue;
 			c = clock_by_id(tctx->clock);
 			cpu = scx_bpf_task_cpu(p);
-			if (!c)
+			lctx = llc_ctx_of(llc_of(cpu));
+			if (!c || !lctx)
 				continue;
 			due_vns = tctx->deadline_vns - ahead_of_llc(tctx, cpu);
 			if (waited_ns >= (s64)wait_max_ns(p)) {
@@ -234,7 +236,8 @@ __attribute__((noinline)) int retake(u64 from, u64 iter_flags, u64 limit_ns, u64
 				kick_idle(cpu);
 			} else {
 				scx_bpf_dsq_move_set_vtime(&it, due_vns);
-				moved += scx_bpf_dsq_move_vtime(&it, p, llc_of(cpu), 0);
+				dsq = announce(tctx, llc_of(cpu), lctx, now);
+				moved += scx_bpf_dsq_move_vtime(&it, p, dsq, 0);
 				wake_idle_for(p);
 			}
 		}
@@ -469,17 +472,12 @@ static int start_relay(void)
 {
 	struct relay_timer *t;
 	u32 zero = 0;
-	s32 cpu;
 	int err;
 
-	err = scx_bpf_create_dsq(OFFERED_DSQ, -1) ?: scx_bpf_create_dsq(ANY_DSQ, -1);
+	err = create_dsqs(OFFERED_DSQ, 1) ?: create_dsqs(ANY_DSQ, 1);
+	err = err ?: create_dsqs(DECIDED_DSQ_BASE, nr_cpu_ids);
 	if (err)
 		return err;
-	bpf_for(cpu, 0, nr_cpu_ids) {
-		err = scx_bpf_create_dsq(decided_dsq(cpu), -1);
-		if (err)
-			return err;
-	}
 	t = bpf_map_lookup_elem(&relay_timers, &zero);
 	if (!t)
 		return -ENOENT;

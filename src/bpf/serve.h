@@ -36,6 +36,19 @@ static __always_inline bool waits_for_policy(s32 cpu)
 	return cctx && cctx->wants_at;
 }
 
+/*
+ * What a policy let a task run beyond its share is no debt of that, but for this much: while
+ * it is paid off the base takes the task for served. Four hogs a CPU need four times as
+ * long for it, and a tenth of a second is what a policy may cost more than the base alone.
+ */
+#define DEBT_MAX_NS (7ULL * 1000 * 1000)
+
+static __always_inline void forgive(struct task_ctx *tctx, s32 cpu)
+{
+	tctx->vruntime_vns = vtime_min(
+		tctx->vruntime_vns, clock_now(tctx, cpu) + to_virtual(DEBT_MAX_NS, tctx->weight));
+}
+
 /* A quarter of the ring is for those that cannot be told of later: they are gone. */
 static __always_inline bool has_room(void)
 {
@@ -188,19 +201,30 @@ static __always_inline bool base_first(struct cpu_ctx *cctx, const struct llc_ct
 		if (h.waits && is_owed(h.deadline_vns, &cctx->clock))
 			return true;
 	}
+	if (nr_parts(llc, lctx)) {
+		h = head_of(part_dsq(llc), cpu);
+		if (h.waits && is_owed(h.deadline_vns, &lctx->clock))
+			return true;
+	}
 	if (!nr_in(llc))
 		return false;
 	h = head_of(llc, cpu);
-	return h.unknown || (h.waits && is_owed(h.deadline_vns, &lctx->clock));
+	return h.waits && is_owed(h.deadline_vns, &lctx->clock);
 }
 
-static __always_inline bool take_base(struct cpu_ctx *cctx, s32 cpu, u32 llc)
+static __always_inline bool take_base(struct cpu_ctx *cctx, const struct llc_ctx *lctx, s32 cpu,
+				      u32 llc)
 {
-	u64 now = scx_bpf_now();
+	u64 now = scx_bpf_now(), coin = (now >> 10) % 4, first = NO_DSQ;
+	struct waiting w = {.nr_llc = 1, .nr_part = !!lctx->part_at, .nr_cpu = cctx->pinned};
 
 	relay.base_at = now;
-	/* A coin: neither queue may starve the other. */
-	if (take_next(cctx, cpu, llc, cctx->pinned && (now >> 10) % 2, 1, cctx->pinned))
+	/* A coin: no queue may starve another. */
+	if (w.nr_cpu && coin % 2)
+		first = cpu_dsq(cpu);
+	else if (w.nr_part && coin / 2)
+		first = part_dsq(llc);
+	if (take_next(cctx, &w, cpu, llc, first))
 		return true;
 	cctx->pinned = nr_in(cpu_dsq(cpu)) > 0;
 	return false;
@@ -223,7 +247,7 @@ static __always_inline bool relay_dispatch(struct cpu_ctx *cctx, const struct ll
 		return false;
 	}
 	take_over_if_late(now);
-	if (base_first(cctx, lctx, cpu, llc, now) && take_base(cctx, cpu, llc))
+	if (base_first(cctx, lctx, cpu, llc, now) && take_base(cctx, lctx, cpu, llc))
 		goto found;
 	d = decided_for(cpu);
 	if (nr_in(OFFERED_DSQ))
@@ -238,7 +262,7 @@ static __always_inline bool relay_dispatch(struct cpu_ctx *cctx, const struct ll
 		cctx->wants_at = 0;
 		return has_task(&offered) && scx_bpf_dsq_move_to_local(OFFERED_DSQ, 0);
 	}
-	if (take_base(cctx, cpu, llc))
+	if (take_base(cctx, lctx, cpu, llc))
 		goto found;
 	if (!has_task(&offered)) {
 		cctx->wants_at = 0;

@@ -16,8 +16,13 @@ const volatile bool relayed;    /* a policy in user space decides: see relay.h *
 /* Written by user space at any time; see intf.h. */
 struct knobs knobs SEC(".data");
 
-/* Queues: one an LLC with the LLC's index as id, one a CPU from here on. */
+/*
+ * Queues: one an LLC with the LLC's index as id, one an LLC for those that may run on some
+ * of its CPUs only, one a CPU. Whoever is first in the queue of an LLC may run on each of its
+ * CPUs; confined tasks would hide it from those that they may not run on.
+ */
 #define CPU_DSQ_BASE (1U << 16)
+#define PART_DSQ_BASE (3U << 16)
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
@@ -59,7 +64,7 @@ struct {
 /* What a task's affinity lets it do; decides which clock and queue it belongs to. */
 enum affinity {
 	AFF_WHOLE, /* every LLC wholly or not at all: shares the clock of its LLC */
-	AFF_PART,  /* some CPUs of an LLC: in the LLC's queue, by its CPU's clock */
+	AFF_PART,  /* some CPUs of an LLC, confined: in a queue of these, by its CPU's clock */
 	AFF_ONE,   /* one CPU: in the queue and by the clock of that CPU */
 };
 
@@ -143,6 +148,11 @@ static __always_inline u64 cpu_dsq(s32 cpu)
 	return CPU_DSQ_BASE + (u32)cpu;
 }
 
+static __always_inline u64 part_dsq(u32 llc)
+{
+	return PART_DSQ_BASE + llc;
+}
+
 /* Counters are written on their own CPU, with interrupts off: no atomics. */
 static __always_inline void count_add(enum counter counter, u64 n)
 {
@@ -180,6 +190,32 @@ static __always_inline u32 nr_in(u64 dsq)
 	s32 nr = scx_bpf_dsq_nr_queued(dsq);
 
 	return nr > 0 ? nr : 0;
+}
+
+/* How many confined tasks wait in an LLC. A search only where there ever was one. */
+static __always_inline u32 nr_parts(u32 llc, const struct llc_ctx *lctx)
+{
+	return lctx->part_at ? nr_in(part_dsq(llc)) : 0;
+}
+
+/* How many tasks wait for any CPU of an LLC, or for some. */
+static __always_inline u32 nr_in_llc(u32 llc, const struct llc_ctx *lctx)
+{
+	return nr_in(llc) + nr_parts(llc, lctx);
+}
+
+/*
+ * The queue for a task that is not bound, told to those who take from it before the task is
+ * there: see take_at_once() and sched_update_idle.
+ */
+static __always_inline u64 announce(const struct task_ctx *tctx, u32 llc, struct llc_ctx *lctx,
+				    u64 now)
+{
+	lctx->queued_at = now;
+	if (tctx->affinity == AFF_WHOLE)
+		return llc;
+	lctx->part_at = now;
+	return part_dsq(llc);
 }
 
 /*

@@ -53,6 +53,7 @@ pub const CASES: &[Case] = &[
     Case::new(2, "fairness_to_light_ones_before", to_light_ones_before)
         .deterministic()
         .on(Topology::TWO),
+    Case::new(2, "fairness_beside_confined_tasks", beside_confined_tasks).deterministic(),
     Case::new(3, "sleepers_gain_nothing", |vm| sleepers_gain_nothing(vm, KERNEL))
         .deterministic()
         .on(Topology::TWO),
@@ -349,6 +350,32 @@ fn to_light_ones_before(vm: &mut Vm) -> Result<()> {
         }
     }
     scheduler.finish()?;
+    Ok(())
+}
+
+/// Many tasks that may run on two of the four CPUs that share a cache do not hide the others from each other.
+fn beside_confined_tasks(vm: &mut Vm) -> Result<()> {
+    const CONFINED: usize = 16;
+    const WINDOW: Duration = Duration::from_secs(3);
+    let scheduler = vm.scheduler(&[])?;
+    let confined: Vec<Hog> =
+        (0..CONFINED).map(|_| hog().on(&[0, 1]).start()).collect::<Result<_>>()?;
+    let free: Vec<Hog> =
+        [0, 0, 5, 5].into_iter().map(|nice| hog().nice(nice).start()).collect::<Result<_>>()?;
+    thread::sleep(SETTLE);
+    let hogs: Vec<Hog> = free.into_iter().chain(confined).collect();
+    let times = cpu_times_over(&hogs, WINDOW)?;
+    scheduler.finish()?;
+    vm.say(format!("nice 0, 0, 5, 5: {:.3?}; confined {:.3?}", &times[..4], &times[4..]));
+    let ratio = (times[0] + times[1]).as_secs_f64() / (times[2] + times[3]).as_secs_f64();
+    let due = weight(0) / weight(5);
+    ensure!((ratio / due - 1.0).abs() < 0.05, "nice 0 to nice 5 is {ratio:.3}, {due:.3} is due");
+    // They go by the clocks of two CPUs, whose lags differ for a while.
+    let mean = times[4..].iter().sum::<Duration>() / CONFINED as u32;
+    for time in &times[4..] {
+        let part = time.div_duration_f64(mean);
+        ensure!((part - 1.0).abs() < 0.15, "confined alike, one got {part:.3} of the mean");
+    }
     Ok(())
 }
 

@@ -113,7 +113,7 @@ impl Policy for Bad {
                     if chance.bool() {
                         decision = Decision::on(CpuId(chance.u32(..) >> chance.u32(..32)));
                     }
-                    let slice = Nanos(chance.u64(..) >> fastrand::u32(..64));
+                    let slice = Nanos(chance.u64(..) >> chance.u32(..64));
                     decision = decision.vtime(Vtime(chance.u64(..))).slice(slice);
                     cx.decide(&other, if chance.bool() { decision.preempt() } else { decision });
                 }
