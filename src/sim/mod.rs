@@ -30,6 +30,8 @@ mod change;
 mod dist;
 mod dsq;
 mod events;
+mod higher;
+mod hotplug;
 mod idle;
 mod kernel;
 mod kfuncs;
@@ -38,10 +40,12 @@ mod machine;
 mod mask;
 mod object;
 mod oracle;
+mod phase;
 mod plan;
 mod report;
 mod scenario;
 mod sched;
+mod script;
 mod stats;
 mod task;
 mod topology;
@@ -52,7 +56,7 @@ pub use self::{
     plan::{Plan, Results},
     report::Summary,
     scenario::Scenario,
-    stats::Stats,
+    stats::{Durations, Stats},
     topology::parse as parse_topology,
 };
 

@@ -2,9 +2,9 @@
 
 use super::{
     scenario::Scenario,
-    stats::{GroupStats, Stats},
+    stats::{Durations, GroupStats, Stats},
 };
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use std::{fmt::Write, time::Duration};
 
 /// Runs of one scenario, added up.
@@ -64,9 +64,10 @@ impl Summary<'_> {
         let machine = &self.stats.machine;
         let _ = writeln!(
             text,
-            "{} CPUs  {:.1}% busy  {:.0} switches/s  {} run(s) from seed {}  log {:016x}",
+            "{} CPUs  {:.1}% busy{}  {:.0} switches/s  {} run(s) from seed {}  log {:016x}",
             self.scenario.topology.places.len(),
             percent(machine.run_ns, machine.cpu_ns),
+            self.otherwise(),
             machine.switches as f64 / self.simulated_s(),
             self.runs,
             self.seed,
@@ -80,6 +81,17 @@ impl Summary<'_> {
             self.events_per_s()
         );
         text
+    }
+
+    /// What else became of CPU time, where that happened.
+    fn otherwise(&self) -> String {
+        let machine = &self.stats.machine;
+        let parts = [(machine.taken_ns, "taken"), (machine.offline_ns, "offline")];
+        parts
+            .iter()
+            .filter(|(ns, _)| *ns > 0)
+            .map(|&(ns, name)| format!("  {:.1}% {name}", percent(ns, machine.cpu_ns)))
+            .collect()
     }
 
     fn cells(&self, name: &str, stats: &GroupStats) -> Vec<String> {
@@ -112,17 +124,6 @@ impl Summary<'_> {
         let named = self.scenario.group.iter().zip(&self.stats.groups);
         let groups: Vec<_> = named
             .map(|(group, stats)| {
-                let percentiles = |durations: &super::stats::Durations| {
-                    let mut all: serde_json::Map<_, _> = SHARES
-                        .iter()
-                        .map(|&(name, share)| {
-                            (format!("{name}_us"), json!(durations.percentile_us(share)))
-                        })
-                        .collect();
-                    all.insert("max_us".into(), json!(durations.max_ns as f64 / 1e3));
-                    all.insert("count".into(), json!(durations.count()));
-                    all
-                };
                 json!({
                     "name": group.name,
                     "tasks": stats.tasks / self.runs,
@@ -145,6 +146,10 @@ impl Summary<'_> {
             "machine": {
                 "cpus": self.scenario.topology.places.len(),
                 "busy_percent": percent(machine.run_ns, machine.cpu_ns),
+                "taken_percent": percent(machine.taken_ns, machine.cpu_ns),
+                "offline_percent": percent(machine.offline_ns, machine.cpu_ns),
+                "idle_beside": percentiles(&machine.idle_beside),
+                "shared_core_max_us": machine.shared_max_ns as f64 / 1e3,
                 "switches": machine.switches,
                 "events": machine.events,
                 "simulated_s": self.simulated_s(),
@@ -153,6 +158,16 @@ impl Summary<'_> {
             },
         })
     }
+}
+
+fn percentiles(durations: &Durations) -> Map<String, Value> {
+    let figure = |&(name, share): &(&str, f64)| {
+        (format!("{name}_us"), json!(durations.percentile_us(share)))
+    };
+    let mut all: Map<_, _> = SHARES.iter().map(figure).collect();
+    all.insert("max_us".into(), json!(durations.max_ns as f64 / 1e3));
+    all.insert("count".into(), json!(durations.count()));
+    all
 }
 
 /// Microseconds as people read them.

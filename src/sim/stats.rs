@@ -68,8 +68,16 @@ pub struct GroupStats {
 pub struct MachineStats {
     /// Time simulated, of all CPUs together.
     pub cpu_ns: u64,
-    /// Of that, with a task.
+    /// Of that, with a task,
     pub run_ns: u64,
+    /// with a task of a higher class,
+    pub taken_ns: u64,
+    /// and without the CPU.
+    pub offline_ns: u64,
+    /// Time that CPUs were idle beside the task that they took then.
+    pub idle_beside: Durations,
+    /// Longest time, in nanoseconds, that two tasks shared a core beside an idle one that one of them may use; to a tick.
+    pub shared_max_ns: u64,
     /// Times a task started to run.
     pub switches: u64,
     /// Events and callbacks.
@@ -107,6 +115,10 @@ impl Stats {
         let (to, from) = (&mut self.machine, &other.machine);
         to.cpu_ns += from.cpu_ns;
         to.run_ns += from.run_ns;
+        to.taken_ns += from.taken_ns;
+        to.offline_ns += from.offline_ns;
+        to.idle_beside.merge(&from.idle_beside);
+        to.shared_max_ns = to.shared_max_ns.max(from.shared_max_ns);
         to.switches += from.switches;
         to.events += from.events;
         self.log_hash = self.log_hash.rotate_left(1) ^ other.log_hash;
