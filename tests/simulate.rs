@@ -1,5 +1,7 @@
 //! The simulator: the kernel's half on virtual CPUs, judged by its oracles.
 
+#[path = "simulate/finer.rs"]
+mod finer;
 #[path = "simulate/mutants.rs"]
 mod mutants;
 #[path = "simulate/suite.rs"]

@@ -384,6 +384,25 @@ impl Kernel {
         }
     }
 
+    /// How many tasks run on a core that they share, while one that they may use is idle as a whole.
+    pub fn nr_sharing(&self) -> u64 {
+        let idle = self.idle.cores.bits();
+        if idle.next_and(idle, 0).is_none() {
+            return 0;
+        }
+        let runs = |cpu: u32| self.cpus[cpu as usize].curr;
+        let shares = |&cpu: &u32| {
+            let others = self.idle.siblings(cpu).iter().filter(|&&other| other != cpu);
+            let is_shared = others.into_iter().any(|&other| runs(other).is_some());
+            let may_move = |id: TaskId| {
+                let task = &self.tasks[id.index()];
+                task.migration_disabled() == 0 && idle.next_and(task.bits(), 0).is_some()
+            };
+            is_shared && runs(cpu).is_some_and(may_move)
+        };
+        (0..self.cpus.len() as u32).filter(shares).count() as u64
+    }
+
     /// `scx_bpf_kick_cpu()`.
     pub fn kick_cpu(&mut self, cpu: i32, flags: u64) {
         let Some(rq) = usize::try_from(cpu).ok().and_then(|cpu| self.cpus.get(cpu)) else {

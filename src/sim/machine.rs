@@ -243,10 +243,9 @@ impl<'a> Machine<'a> {
                 {
                     self.violated(oracle, what);
                 }
-                let shared_ns = self.oracle.shared_core(&self.kernel, self.now);
-                let most = &mut self.stats.machine.shared_max_ns;
-                *most = shared_ns.max(*most);
-                self.events.push(self.now + self.scenario.hz.period_ns(), Kind::Watch);
+                let tick_ns = self.scenario.hz.period_ns();
+                self.stats.machine.shared_ns += self.kernel.nr_sharing() * tick_ns;
+                self.events.push(self.now + tick_ns, Kind::Watch);
             }
         }
     }

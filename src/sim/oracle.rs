@@ -42,8 +42,6 @@ pub struct Oracle {
     hogs: Vec<bool>,
     free: bool,
     starved_at: u64,
-    /// Since when each CPU's task shares its core beside an idle one.
-    shared_since: Vec<Option<u64>>,
     /// Up to then kicks that were lost had not been made up for.
     unsettled_until: u64,
 }
@@ -62,7 +60,6 @@ impl Oracle {
             hogs: scenario.group.iter().map(|group| group.is_hog()).collect(),
             free,
             starved_at: 0,
-            shared_since: vec![None; scenario.topology.places.len()],
             unsettled_until: 0,
         }
     }
@@ -126,29 +123,6 @@ impl Oracle {
             }
         }
         None
-    }
-
-    /// For how long tasks have shared some core beside an idle one that they may use. Looked at once a tick.
-    pub(super) fn shared_core(&mut self, kernel: &Kernel, now: u64) -> u64 {
-        let idle = kernel.idle.cores.bits();
-        if idle.next_and(idle, 0).is_none() {
-            self.shared_since.fill(None);
-            return 0;
-        }
-        let mut most = 0;
-        for cpu in 0..kernel.cpus.len() as u32 {
-            let others = kernel.idle.siblings(cpu).iter().filter(|&&other| other != cpu);
-            let mut busy = others.filter(|&&other| kernel.cpus[other as usize].curr.is_some());
-            let suffers = kernel.cpus[cpu as usize].curr.is_some_and(|id| {
-                let task = &kernel.tasks[id.index()];
-                let may_move = task.migration_disabled() == 0;
-                may_move && idle.next_and(task.bits(), 0).is_some()
-            });
-            let since = &mut self.shared_since[cpu as usize];
-            *since = (suffers && busy.next().is_some()).then(|| since.unwrap_or(now));
-            most = most.max(since.map_or(0, |since| now - since));
-        }
-        most
     }
 
     fn starvation(&self, kernel: &Kernel, cpus: &[Cpu], now: u64) -> Option<Finding> {

@@ -149,7 +149,7 @@ impl Summary<'_> {
                 "taken_percent": percent(machine.taken_ns, machine.cpu_ns),
                 "offline_percent": percent(machine.offline_ns, machine.cpu_ns),
                 "idle_beside": percentiles(&machine.idle_beside),
-                "shared_core_max_us": machine.shared_max_ns as f64 / 1e3,
+                "shared_core_percent": percent(machine.shared_ns, machine.cpu_ns),
                 "switches": machine.switches,
                 "events": machine.events,
                 "simulated_s": self.simulated_s(),

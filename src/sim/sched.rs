@@ -247,11 +247,7 @@ impl Machine<'_> {
             self.violated("affinity", format!("task {pid} runs on CPU {cpu}"));
             return;
         }
-        if let Some(since) = self.cpus[cpu as usize].idle_at {
-            let task = &self.kernel.tasks[id.index()];
-            let since = since.max(task.runnable_at).max(task.movable_at);
-            self.stats.machine.idle_beside.add(self.now.saturating_sub(since));
-        }
+        self.note_idle_beside(id, cpu);
         self.end_idle(cpu);
         self.kernel.dispatch_dequeue(id);
         let now = self.now;
@@ -317,6 +313,19 @@ impl Machine<'_> {
         state.locked_until = at;
         self.kernel.cpus[cpu as usize].curr = None;
         self.events.push(at, Kind::Idle(cpu));
+    }
+
+    /// For how long a CPU that the task may use has been idle while it waited: the one that takes it now, or the one that
+    /// has been idle for longest.
+    fn note_idle_beside(&mut self, id: TaskId, cpu: u32) {
+        let task = &self.kernel.tasks[id.index()];
+        let runnable_at = task.runnable_at.max(task.movable_at);
+        let since = |cpu: u32| self.cpus[cpu as usize].idle_at.map(|at| at.max(runnable_at));
+        let idle = self.kernel.idle.cpus.bits();
+        let others = idle.both(task.bits()).filter(|&cpu| self.kernel.cpus[cpu as usize].online);
+        if let Some(since) = since(cpu).or_else(|| others.filter_map(since).min()) {
+            self.stats.machine.idle_beside.add(self.now.saturating_sub(since));
+        }
     }
 
     /// Adds up the time that a CPU was idle. True: it was.

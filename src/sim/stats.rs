@@ -76,8 +76,8 @@ pub struct MachineStats {
     pub offline_ns: u64,
     /// Time that CPUs were idle beside the task that they took then.
     pub idle_beside: Durations,
-    /// Longest time, in nanoseconds, that two tasks shared a core beside an idle one that one of them may use; to a tick.
-    pub shared_max_ns: u64,
+    /// Time, in nanoseconds, that tasks shared their core beside an idle one that they may use; to a tick.
+    pub shared_ns: u64,
     /// Times a task started to run.
     pub switches: u64,
     /// Events and callbacks.
@@ -118,7 +118,7 @@ impl Stats {
         to.taken_ns += from.taken_ns;
         to.offline_ns += from.offline_ns;
         to.idle_beside.merge(&from.idle_beside);
-        to.shared_max_ns = to.shared_max_ns.max(from.shared_max_ns);
+        to.shared_ns += from.shared_ns;
         to.switches += from.switches;
         to.events += from.events;
         self.log_hash = self.log_hash.rotate_left(1) ^ other.log_hash;

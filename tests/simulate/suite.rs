@@ -1,11 +1,12 @@
 //! The cases that judge a build of the kernel's half: each is a scenario, the oracles that watch all of them, and what
 //! that scenario is for.
 
-use super::upheaval;
+use super::{finer, upheaval};
 use scheduler::{
     settings::Tuning,
     sim::{self, Durations, Scenario, Stats},
 };
+use std::fmt;
 
 /// A case: its scenario, and what has to be true of the result besides what the oracles say.
 pub struct Case {
@@ -360,15 +361,33 @@ fn idle_beside(scenario: &Scenario, stats: &Stats) -> Result<(), String> {
     at_most("ns that a CPU was idle beside work", stats.machine.idle_beside.max_ns, most_ns)
 }
 
-/// What a build does wrong: the first case that finds something, and what.
-pub fn findings(code: &[u8]) -> Option<String> {
-    CASES.iter().chain(upheaval::CASES).find_map(|case| {
+/// What a build does wrong.
+#[derive(Debug, PartialEq)]
+pub struct Finding {
+    /// Which case.
+    pub case: &'static str,
+    /// Which oracle saw it, or `a figure` of that case.
+    pub by: &'static str,
+    /// What it saw.
+    pub what: String,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.case, self.what)
+    }
+}
+
+/// The first case that finds something.
+pub fn findings(code: &[u8]) -> Option<Finding> {
+    CASES.iter().chain(upheaval::CASES).chain(finer::CASES).find_map(|case| {
         let scenario =
             Scenario::parse(case.text, None).unwrap_or_else(|e| panic!("{}: {e}", case.name));
         let (stats, violation) =
             sim::run(&scenario, code, Tuning::default(), 1).expect("room for a run");
-        let judged = || (case.holds)(&stats).and_then(|()| idle_beside(&scenario, &stats)).err();
-        let found = violation.map(|violation| violation.to_string()).or_else(judged);
-        found.map(|what| format!("{}: {what}", case.name))
+        let figures = || (case.holds)(&stats).and_then(|()| idle_beside(&scenario, &stats)).err();
+        let seen = violation.map(|violation| (violation.oracle, violation.to_string()));
+        let (by, what) = seen.or_else(|| figures().map(|what| ("a figure", what)))?;
+        Some(Finding { case: case.name, by, what })
     })
 }
