@@ -274,6 +274,10 @@ enum Command {
         #[arg(long, value_name = "KEY=VALUE", value_parser = option)]
         set: Vec<(String, String)>,
 
+        /// Write what runs where in the first run to this file, for ui.perfetto.dev
+        #[arg(long, value_name = "OUT")]
+        perfetto: Option<PathBuf>,
+
         /// Print one JSON object instead of the table
         #[arg(long)]
         json: bool,
@@ -454,9 +458,17 @@ where
             return Ok(Request::Print(manual::completions(definition, shell)));
         }
         Some(Command::Man) => return Ok(Request::Print(manual::page(definition)?)),
-        Some(Command::Simulate { file, seed, runs, topology, set, json }) => {
+        Some(Command::Simulate { file, seed, runs, topology, set, perfetto, json }) => {
             let tuning = sim_tuning(&set)?;
-            return Ok(Request::Simulate(sim::Plan { file, seed, runs, topology, tuning, json }));
+            return Ok(Request::Simulate(sim::Plan {
+                file,
+                seed,
+                runs,
+                topology,
+                tuning,
+                perfetto,
+                json,
+            }));
         }
         None => {}
     }

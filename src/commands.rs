@@ -86,7 +86,7 @@ fn compare(plan: &Plan) -> Result<Exit, Failure> {
 fn simulate(plan: &sim::Plan) -> Result<Exit, Failure> {
     set_up_log(0);
     let scenario = plan.scenario()?;
-    let results = plan.run(&scenario)?;
+    let results = plan.run(&scenario, &Stop::on_signals()?)?;
     let summary = &results.summary;
     print(&if plan.json { format!("{}\n", summary.json()) } else { summary.text() })?;
     for violation in &results.violations {

@@ -37,6 +37,7 @@ impl Machine<'_> {
         self.log(LOG_TAKEN, cpu, TaskId(u32::MAX));
         let Some(id) = self.kernel.cpus[cpu as usize].curr else {
             self.end_idle(cpu);
+            self.show_switch(cpu);
             return self.after_callback(cpu);
         };
         self.update_curr(cpu);
@@ -58,6 +59,7 @@ impl Machine<'_> {
         self.kernel.cpus[cpu as usize].curr = None;
         self.after_callback(cpu);
         self.switched_out(id, cpu);
+        self.show_switch(cpu);
     }
 
     /// `reenq_local()`, within `cpu_release` while `curr` is the current task, which counts for one more entry.

@@ -68,6 +68,7 @@ impl Machine<'_> {
             cpu = self.select_fallback_rq(id, cpu);
         }
         self.kernel.task(id).set_cpu(cpu as i32);
+        self.show_waking(here, id);
         let until = self.cpus[cpu as usize].locked_until;
         // The flags of a wakeup are in the lower half.
         if until > self.now {

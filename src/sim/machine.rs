@@ -12,6 +12,7 @@ use super::{
     oracle::Oracle,
     scenario::Scenario,
     script::Event,
+    show::{Follow, Shown},
     stats::{GroupStats, Stats},
     task::{Birth, Task, TaskId},
 };
@@ -65,6 +66,8 @@ pub(super) struct Cpu {
     pub stage: Stage,
     pub back_at: Option<u64>,
     pub offline_ns: u64,
+    /// What a trace was last told that it runs.
+    pub shown: Shown,
 }
 
 /// A mutex: taken in the order of coming.
@@ -90,6 +93,8 @@ pub struct Machine<'a> {
     pub(super) locks: Vec<Lock>,
     /// Random numbers of each event of the script.
     pub(super) script: Vec<Rng>,
+    /// Who follows the run.
+    pub(super) follow: Follow<'a>,
     oracle: Oracle,
 }
 
@@ -103,14 +108,34 @@ pub fn run(
     tuning: Tuning,
     seed: u64,
 ) -> Result<(Stats, Option<Violation>)> {
+    follow(scenario, code, tuning, seed, Follow::default())
+}
+
+/// As [`run`], followed by somebody, who may end it early: the statistics are those up to then.
+///
+/// # Errors
+/// When the system has no room for it.
+pub fn follow<'a>(
+    scenario: &'a Scenario,
+    code: &[u8],
+    tuning: Tuning,
+    seed: u64,
+    follow: Follow<'a>,
+) -> Result<(Stats, Option<Violation>)> {
     let object = Object::open(code, &scenario.topology, tuning)?;
-    let mut machine = Machine::new(scenario, object, seed, tuning);
+    let mut machine = Machine::new(scenario, object, seed, tuning, follow);
     machine.run();
     Ok((machine.stats, machine.violation))
 }
 
 impl<'a> Machine<'a> {
-    fn new(scenario: &'a Scenario, object: Object, seed: u64, tuning: Tuning) -> Self {
+    fn new(
+        scenario: &'a Scenario,
+        object: Object,
+        seed: u64,
+        tuning: Tuning,
+        follow: Follow<'a>,
+    ) -> Self {
         let nr_cpus = scenario.topology.places.len();
         let oracle = Oracle::new(scenario, object.timeout_ns(), tuning);
         let mut machine = Self {
@@ -129,6 +154,7 @@ impl<'a> Machine<'a> {
             slice_max_ns: tuning.slice_max.0,
             locks: scenario.locks().iter().map(|_| Lock::default()).collect(),
             script: (0..scenario.event.len()).map(|number| Event::rng(number, seed)).collect(),
+            follow,
             oracle,
         };
         for (index, group) in scenario.group.iter().enumerate() {
@@ -168,6 +194,7 @@ impl<'a> Machine<'a> {
             self.kernel.eject(format!("ops.init() failed: {error}"));
         }
         self.after_callback(0);
+        let mut at_end = true;
         while self.violation.is_none()
             && let Some((at, kind)) = self.events.pop(end)
         {
@@ -175,12 +202,17 @@ impl<'a> Machine<'a> {
             self.kernel.set_now(at);
             self.stats.machine.events += 1;
             self.happen(kind);
+            if !self.goes_on() {
+                at_end = false;
+                break;
+            }
         }
-        if self.violation.is_none() {
+        at_end &= self.violation.is_none();
+        if at_end {
             self.now = end;
             self.kernel.set_now(end);
-            self.end();
         }
+        self.end(at_end);
         self.kernel.exit(abi::SCX_EXIT_UNREG as i32);
         self.stats.machine.events += self.kernel.calls;
     }
@@ -265,7 +297,8 @@ impl<'a> Machine<'a> {
         }
     }
 
-    fn end(&mut self) {
+    /// Adds up. A run that ended early is not judged as a whole.
+    fn end(&mut self, at_end: bool) {
         for cpu in 0..self.cpus.len() {
             self.update_curr(cpu as u32);
             self.account_idle(cpu as u32);
@@ -275,13 +308,15 @@ impl<'a> Machine<'a> {
             }
         }
         let machine = &mut self.stats.machine;
+        machine.simulated_ns = self.now;
         machine.cpu_ns = self.now * self.cpus.len() as u64;
         machine.run_ns = self.cpus.iter().map(|cpu| cpu.run_ns).sum();
         machine.taken_ns = self.cpus.iter().map(|cpu| cpu.taken_ns).sum();
         machine.offline_ns = self.cpus.iter().map(|cpu| cpu.offline_ns).sum();
         self.oracle.add_due(&self.kernel, &self.actors, &mut self.stats);
-        if let Some((oracle, what)) =
-            self.oracle.at_end(&self.kernel, &self.cpus, &self.actors, &self.stats, self.now)
+        if at_end
+            && let Some((oracle, what)) =
+                self.oracle.at_end(&self.kernel, &self.cpus, &self.actors, &self.stats, self.now)
         {
             self.violated(oracle, what);
         }

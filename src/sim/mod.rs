@@ -46,18 +46,22 @@ mod report;
 mod scenario;
 mod sched;
 mod script;
+mod show;
 mod stats;
 mod task;
 mod topology;
+mod trace;
 
 pub use self::{
-    machine::{Violation, run},
+    machine::{Violation, follow, run},
     object::BUILTIN,
     plan::{Plan, Results},
     report::Summary,
     scenario::Scenario,
+    show::Follow,
     stats::{Durations, Stats},
     topology::parse as parse_topology,
+    trace::Trace,
 };
 
 /// The types and constants of `include/kernel.h`.

@@ -1,26 +1,33 @@
 //! What `scheduler simulate` was asked for, and its runs.
 
 use super::{
-    machine::{Violation, run},
+    machine::{Violation, follow},
     object::BUILTIN,
     report::Summary,
     scenario::Scenario,
+    show::Follow,
     stats::Stats,
+    trace::Trace,
 };
 use crate::{
     exit::{Exit, Failure},
-    machine::topology::Topology,
+    machine::{stop::Stop, topology::Topology},
     settings::Tuning,
     stats::text,
 };
 use anyhow::{Context, Result};
+use indicatif::{ProgressBar, ProgressStyle};
 use nix::time::{ClockId, clock_gettime};
 use std::{
+    cell::Cell,
     fs::File,
     io::Read,
     num::NonZero,
     path::PathBuf,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -43,6 +50,8 @@ pub struct Plan {
     pub topology: Option<Topology>,
     /// The figures that the policy decides by.
     pub tuning: Tuning,
+    /// Where a trace of the first run goes.
+    pub perfetto: Option<PathBuf>,
     /// Print JSON.
     pub json: bool,
 }
@@ -59,6 +68,32 @@ pub struct Results<'a> {
 /// CPU time that this thread has had.
 fn cpu_time() -> Result<Duration> {
     Ok(clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).context("reading the CPU time")?.into())
+}
+
+fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// How much is done, drawn on standard error if that is a terminal.
+struct Progress(ProgressBar);
+
+impl Progress {
+    fn new(runs: u64, duration_ns: u64) -> Self {
+        let bar = ProgressBar::new(runs.saturating_mul(duration_ns) / 1_000_000);
+        let style = "{bar:30} {percent}% of simulated time  {elapsed}, {eta} left";
+        if let Ok(style) = ProgressStyle::with_template(style) {
+            bar.set_style(style);
+        }
+        Self(bar)
+    }
+
+    fn add(&self, ns: u64) {
+        self.0.inc(ns / 1_000_000);
+    }
+
+    fn end(&self) {
+        self.0.finish_and_clear();
+    }
 }
 
 /// One run: its seed's number, how it ended, and what CPU time it took.
@@ -84,11 +119,14 @@ impl Plan {
         Scenario::parse(&text, self.topology.clone()).map_err(refuse)
     }
 
-    /// Runs it on all CPUs of this machine. The result is the same on any number of them.
+    /// Runs it on all CPUs of this machine, until `stop`: then the results are of what has been run. They are the same on
+    /// any number of CPUs.
     ///
     /// # Errors
-    /// When the system has no room for a run.
-    pub fn run<'a>(&self, scenario: &'a Scenario) -> Result<Results<'a>> {
+    /// When the system has no room for a run, or a trace cannot be written.
+    pub fn run<'a>(&self, scenario: &'a Scenario, stop: &Stop) -> Result<Results<'a>> {
+        let trace = self.perfetto.as_deref().map(Trace::create).transpose()?;
+        let (trace, progress) = (Mutex::new(trace), Progress::new(self.runs, scenario.duration));
         let began = Instant::now();
         let next = AtomicU64::new(0);
         let threads = thread::available_parallelism().map_or(1, NonZero::get);
@@ -97,11 +135,20 @@ impl Plan {
             let mut runs = Vec::new();
             loop {
                 let number = next.fetch_add(1, Ordering::Relaxed);
-                if number >= self.runs {
+                if number >= self.runs || number > 0 && stop.is_triggered() {
                     return Ok(runs);
                 }
+                let mut trace = if number == 0 { lock(&trace).take() } else { None };
+                let told = Cell::new(0);
+                let goes_on = |now| {
+                    progress.add(now - told.replace(now));
+                    !stop.is_triggered()
+                };
                 let (began, seed) = (cpu_time()?, self.seed.wrapping_add(number));
-                let (stats, violation) = run(scenario, BUILTIN, self.tuning, seed)?;
+                let followed = Follow { goes_on: Some(&goes_on), trace: trace.as_mut() };
+                let (stats, violation) = follow(scenario, BUILTIN, self.tuning, seed, followed)?;
+                progress.add(scenario.duration.saturating_sub(told.get()));
+                trace.map_or(Ok(()), Trace::finish)?;
                 runs.push((number, stats, violation, cpu_time()?.saturating_sub(began)));
             }
         };
@@ -116,12 +163,13 @@ impl Plan {
             }
             anyhow::Ok(runs)
         })?;
+        progress.end();
         runs.sort_unstable_by_key(|(number, ..)| *number);
 
         let mut summary = Summary {
             scenario,
             seed: self.seed,
-            runs: self.runs,
+            runs: runs.len() as u64,
             stats: Stats::default(),
             took: began.elapsed(),
             cpu_took: runs.iter().map(|(.., took)| *took).sum(),

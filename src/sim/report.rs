@@ -36,7 +36,7 @@ impl Summary<'_> {
     }
 
     fn simulated_s(&self) -> f64 {
-        self.scenario.duration as f64 / 1e9 * self.runs as f64
+        self.stats.machine.simulated_ns as f64 / 1e9
     }
 
     /// For people: a row a group, and lines about the machine.
@@ -68,7 +68,7 @@ impl Summary<'_> {
             self.scenario.topology.places.len(),
             percent(machine.run_ns, machine.cpu_ns),
             self.otherwise(),
-            machine.switches as f64 / self.simulated_s(),
+            machine.switches as f64 / self.simulated_s().max(1e-9),
             self.runs,
             self.seed,
             self.stats.log_hash

@@ -180,6 +180,7 @@ impl Machine<'_> {
             }
         }
         self.balance_push(cpu);
+        self.show_switch(cpu);
     }
 
     /// `balance_one()`.

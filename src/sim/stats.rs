@@ -66,7 +66,9 @@ pub struct GroupStats {
 /// Of the machine.
 #[derive(Debug, Clone, Default)]
 pub struct MachineStats {
-    /// Time simulated, of all CPUs together.
+    /// Time simulated.
+    pub simulated_ns: u64,
+    /// The same, of all CPUs together.
     pub cpu_ns: u64,
     /// Of that, with a task,
     pub run_ns: u64,
@@ -113,6 +115,7 @@ impl Stats {
             to.tasks += from.tasks;
         }
         let (to, from) = (&mut self.machine, &other.machine);
+        to.simulated_ns += from.simulated_ns;
         to.cpu_ns += from.cpu_ns;
         to.run_ns += from.run_ns;
         to.taken_ns += from.taken_ns;

@@ -171,6 +171,12 @@ impl Task {
         pid: i32 = pid;
     }
 
+    /// Its static priority: 120 is nice 0.
+    pub fn prio(&self) -> i32 {
+        // SAFETY: as for the fields above.
+        unsafe { (*self.p.as_ptr()).static_prio }
+    }
+
     /// Sets its state, `TASK_*`.
     pub fn set_state(&mut self, state: u32) {
         // SAFETY: as above.
