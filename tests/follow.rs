@@ -140,3 +140,63 @@ fn an_interrupted_run_prints_what_there_is() {
     let drawn = String::from_utf8_lossy(&drawn[..length]);
     assert!(drawn.contains("% of simulated time"), "{drawn:?}");
 }
+
+#[test]
+fn a_sweep_shows_the_trade_off() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let svg = dir.path().join("out.svg");
+    let file = dir.path().join("many.toml");
+    let text = "about = \"many <on> a CPU\"\nduration = \"2s\"\nhz = 1000\ntopology = \"1 core\"\n\
+                [[group]]\nname = \"hogs\"\ntasks = 4\nphases = [{ run = \"1s\" }]\n\
+                [[group]]\nname = \"naps\"\ntasks = 1\nphases = [{ run = \"200us\" }, { sleep = \"exp 5ms\" }]\n";
+    fs::write(&file, text).expect("written");
+    let run = |args: &[&str]| {
+        let output = Command::new(SCHEDULER)
+            .args(["simulate", file.to_str().expect("UTF-8")])
+            .args(args)
+            .output()
+            .expect("it starts");
+        let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
+        (output.status.code(), text(output.stdout), text(output.stderr))
+    };
+    let range = ["--sweep", "slice_us=1000..20000"];
+    let path = svg.to_str().expect("UTF-8");
+    let (code, table, err) = run(&[&range[..], &["--svg", path, "--runs", "2"]].concat());
+    assert_eq!((code, err.as_str()), (Some(0), ""));
+    let rows: Vec<Vec<_>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(rows[0][..3], ["slice_us", "busy%", "switches/s"]);
+    assert!(table.lines().next().expect("a head").ends_with("hogs p99  naps p99"), "{table}");
+    assert_eq!(rows.len(), 11, "{table}");
+    assert_eq!((rows[1][0], rows[10][0]), ("1000", "20000"));
+    let switches = |row: usize| rows[row][2].parse::<f64>().expect("a number");
+    assert!(switches(1) > 1.5 * switches(10), "longer slices, fewer switches: {table}");
+    let drawn = fs::read_to_string(svg).expect("the chart");
+    assert!(drawn.starts_with("<svg") && drawn.trim_end().ends_with("</svg>"), "{drawn}");
+    for text in ["naps p99", "switches/s, right axis", "many &lt;on&gt; a CPU"] {
+        assert!(drawn.contains(text), "{text}: {drawn}");
+    }
+
+    // Each value is what a simulation with that setting prints.
+    let json = |args: &[&str]| {
+        let (code, out, err) = run(&[args, &["--json"]].concat());
+        assert_eq!((code, err.as_str()), (Some(0), ""));
+        serde_json::from_str::<serde_json::Value>(&out).expect("JSON")
+    };
+    let swept = json(&range);
+    let alone = json(&["--set", "slice_us=20000"]);
+    assert_eq!(swept["points"][9]["value"], 20_000);
+    assert_eq!(swept["points"][9]["result"]["log_hash"], alone["log_hash"]);
+    assert_ne!(swept["points"][0]["result"]["log_hash"], alone["log_hash"]);
+
+    for (args, says) in [
+        (&["--sweep", "slice_us=5..20"][..], "100 to 100000"),
+        (&["--sweep", "slice_us=2000..1000"], "LOW..HIGH"),
+        (&["--sweep", "slice_us=2000"], "LOW..HIGH"),
+        (&["--sweep", "slice=1000..2000"], "slice_us"),
+        (&["--svg", "x.svg"], "--sweep"),
+    ] {
+        let (code, out, err) = run(args);
+        assert_eq!((code, out.as_str(), err.lines().count()), (Some(2), "", 1), "{err}");
+        assert!(err.contains(says), "{args:?}: {err}");
+    }
+}

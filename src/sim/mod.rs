@@ -48,6 +48,7 @@ mod sched;
 mod script;
 mod show;
 mod stats;
+mod sweep;
 mod task;
 mod topology;
 mod trace;
@@ -60,6 +61,7 @@ pub use self::{
     scenario::Scenario,
     show::Follow,
     stats::{Durations, Stats},
+    sweep::Sweep,
     topology::parse as parse_topology,
     trace::Trace,
 };

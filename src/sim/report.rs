@@ -39,6 +39,16 @@ impl Summary<'_> {
         self.stats.machine.simulated_ns as f64 / 1e9
     }
 
+    /// CPU time of tasks, of all that there was.
+    pub fn busy_percent(&self) -> f64 {
+        percent(self.stats.machine.run_ns, self.stats.machine.cpu_ns)
+    }
+
+    /// Times that a task started, in a second of simulated time.
+    pub fn switches_per_s(&self) -> f64 {
+        self.stats.machine.switches as f64 / self.simulated_s().max(1e-9)
+    }
+
     /// For people: a row a group, and lines about the machine.
     pub fn text(&self) -> String {
         let head = [
@@ -48,27 +58,14 @@ impl Summary<'_> {
         let mut rows = vec![head.map(str::to_owned).to_vec()];
         let named = self.scenario.group.iter().zip(&self.stats.groups);
         rows.extend(named.map(|(group, stats)| self.cells(&group.name, stats)));
-        let columns = head.len();
-        let widths: Vec<_> = (0..columns)
-            .map(|i| rows.iter().map(|row| row[i].chars().count()).max().unwrap_or(0))
-            .collect();
-        let mut text = String::new();
-        for row in &rows {
-            let mut line = format!("{:<1$}", row[0], widths[0]);
-            for (cell, width) in row.iter().zip(&widths).skip(1) {
-                let _ = write!(line, "  {cell:>width$}");
-            }
-            text += line.trim_end();
-            text.push('\n');
-        }
-        let machine = &self.stats.machine;
+        let mut text = table(&rows);
         let _ = writeln!(
             text,
             "{} CPUs  {:.1}% busy{}  {:.0} switches/s  {} run(s) from seed {}  log {:016x}",
             self.scenario.topology.places.len(),
-            percent(machine.run_ns, machine.cpu_ns),
+            self.busy_percent(),
             self.otherwise(),
-            machine.switches as f64 / self.simulated_s().max(1e-9),
+            self.switches_per_s(),
             self.runs,
             self.seed,
             self.stats.log_hash
@@ -160,6 +157,24 @@ impl Summary<'_> {
     }
 }
 
+/// Rows as aligned columns: the first to the left, the others to the right.
+pub fn table(rows: &[Vec<String>]) -> String {
+    let columns = rows.first().map_or(0, Vec::len);
+    let widths: Vec<_> = (0..columns)
+        .map(|i| rows.iter().map(|row| row[i].chars().count()).max().unwrap_or(0))
+        .collect();
+    let mut text = String::new();
+    for row in rows {
+        let mut line = format!("{:<1$}", row[0], widths[0]);
+        for (cell, width) in row.iter().zip(&widths).skip(1) {
+            let _ = write!(line, "  {cell:>width$}");
+        }
+        text += line.trim_end();
+        text.push('\n');
+    }
+    text
+}
+
 fn percentiles(durations: &Durations) -> Map<String, Value> {
     let figure = |&(name, share): &(&str, f64)| {
         (format!("{name}_us"), json!(durations.percentile_us(share)))
@@ -171,7 +186,7 @@ fn percentiles(durations: &Durations) -> Map<String, Value> {
 }
 
 /// Microseconds as people read them.
-fn duration(us: f64) -> String {
+pub fn duration(us: f64) -> String {
     match us {
         _ if us < 1_000.0 => format!("{us:.0}us"),
         _ if us < 1_000_000.0 => format!("{:.1}ms", us / 1e3),
