@@ -274,6 +274,18 @@ enum Command {
         #[arg(long, value_name = "KEY=VALUE", value_parser = option)]
         set: Vec<(String, String)>,
 
+        /// Run it under ten values of a setting, slice_us or slice_min_us, and print a row for each
+        #[arg(long, value_name = "KEY=LOW..HIGH", value_parser = option, conflicts_with = "perfetto")]
+        sweep: Option<(String, String)>,
+
+        /// Draw what the sweep found to this file
+        #[arg(long, value_name = "OUT", requires = "sweep")]
+        svg: Option<PathBuf>,
+
+        /// Write what runs where in the first run to this file, for ui.perfetto.dev
+        #[arg(long, value_name = "OUT")]
+        perfetto: Option<PathBuf>,
+
         /// Print one JSON object instead of the table
         #[arg(long)]
         json: bool,
@@ -340,6 +352,30 @@ fn sim_tuning(set: &[(String, String)]) -> Result<Tuning, Failure> {
         })?;
     }
     args.tuning()
+}
+
+/// The values of a sweep, beside what was set of the other settings.
+fn sim_sweep(
+    (key, range): (String, String),
+    set: &[(String, String)],
+    svg: Option<PathBuf>,
+) -> Result<sim::Sweep, Failure> {
+    let bounds = range
+        .split_once("..")
+        .and_then(|(low, high)| Some((low.parse::<u64>().ok()?, high.parse::<u64>().ok()?)));
+    let Some((low, high)) = bounds.filter(|(low, high)| 0 < *low && low < high) else {
+        let option = text::printable(format!("{key}={range}").as_bytes());
+        let text =
+            format!("invalid '--sweep {option}': must be KEY=LOW..HIGH, as in slice_us=500..20000");
+        return Err(Failure::new(Exit::Usage, text + " (see --help)"));
+    };
+    let point = |value: u64| {
+        let set = [set, &[(key.clone(), value.to_string())]].concat();
+        Ok((value, sim_tuning(&set)?))
+    };
+    let points = sim::Sweep::values(low, high).into_iter().map(point);
+    let points = points.collect::<Result<Vec<_>, Failure>>()?;
+    Ok(sim::Sweep { key, points, svg })
 }
 
 /// The policy that is asked for, among those that there are.
@@ -454,9 +490,19 @@ where
             return Ok(Request::Print(manual::completions(definition, shell)));
         }
         Some(Command::Man) => return Ok(Request::Print(manual::page(definition)?)),
-        Some(Command::Simulate { file, seed, runs, topology, set, json }) => {
+        Some(Command::Simulate { file, seed, runs, topology, set, sweep, svg, perfetto, json }) => {
             let tuning = sim_tuning(&set)?;
-            return Ok(Request::Simulate(sim::Plan { file, seed, runs, topology, tuning, json }));
+            let sweep = sweep.map(|sweep| sim_sweep(sweep, &set, svg)).transpose()?;
+            return Ok(Request::Simulate(sim::Plan {
+                file,
+                seed,
+                runs,
+                topology,
+                tuning,
+                sweep,
+                perfetto,
+                json,
+            }));
         }
         None => {}
     }

@@ -86,13 +86,39 @@ fn compare(plan: &Plan) -> Result<Exit, Failure> {
 fn simulate(plan: &sim::Plan) -> Result<Exit, Failure> {
     set_up_log(0);
     let scenario = plan.scenario()?;
-    let results = plan.run(&scenario)?;
+    let stop = Stop::on_signals()?;
+    if let Some(sweep) = &plan.sweep {
+        return run_sweep(sweep, plan, &scenario, &stop);
+    }
+    let results = plan.run(&scenario, &stop)?;
     let summary = &results.summary;
     print(&if plan.json { format!("{}\n", summary.json()) } else { summary.text() })?;
     for violation in &results.violations {
         complain(&violation.to_string());
     }
     Ok(if results.violations.is_empty() { Exit::Stopped } else { Exit::Failed })
+}
+
+/// `scheduler simulate --sweep`: ends as a simulation does.
+fn run_sweep(
+    sweep: &sim::Sweep,
+    plan: &sim::Plan,
+    scenario: &sim::Scenario,
+    stop: &Stop,
+) -> Result<Exit, Failure> {
+    let results = sweep.run(plan, scenario, stop)?;
+    print(&if plan.json { format!("{}\n", sweep.json(&results)) } else { sweep.text(&results) })?;
+    if let Some(path) = &sweep.svg {
+        sweep.draw(&results, path)?;
+    }
+    let mut exit = Exit::Stopped;
+    for (value, results) in &results {
+        for violation in &results.violations {
+            complain(&format!("{}={value}: {violation}", sweep.key));
+            exit = Exit::Failed;
+        }
+    }
+    Ok(exit)
 }
 
 /// The policy in user space that is asked for, with its options.

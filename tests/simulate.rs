@@ -1,16 +1,23 @@
 //! The simulator: the kernel's half on virtual CPUs, judged by its oracles.
 
+#[path = "simulate/finer.rs"]
+mod finer;
 #[path = "simulate/mutants.rs"]
 mod mutants;
 #[path = "simulate/suite.rs"]
 mod suite;
+#[path = "simulate/upheaval.rs"]
+mod upheaval;
 
-use proptest::{prelude::*, test_runner::Config};
+use proptest::{
+    prelude::*,
+    test_runner::{Config, RngSeed},
+};
 use scheduler::{
     settings::Tuning,
     sim::{self, BUILTIN, Scenario, Stats},
 };
-use std::{fmt::Write as _, fs, path::Path, process::Command, thread};
+use std::{env, fmt::Write as _, fs, path::Path, process::Command, str::FromStr, thread};
 
 fn scenario(text: &str) -> Scenario {
     Scenario::parse(text, None).unwrap_or_else(|error| panic!("{error}\n{text}"))
@@ -62,6 +69,32 @@ const MIXED: &str = r#"
     cpus = "3"
     policy = "idle"
     phases = [{ run = "exp 1ms" }, { sleep = "exp 5ms" }]
+    [[group]]
+    name = "sections"
+    tasks = 4
+    phases = [{ lock = "a" }, { run = "200us" }, { sleep = "100us" }, { unlock = "a" }, "migrate-off", { run = "exp 1ms" }, "migrate-on", "rcu-lock", { run = "exp 1ms" }, "rcu-unlock"]
+    [[event]]
+    at = "50ms"
+    every = "exp 100ms"
+    kind = "offline"
+    cpus = "8-11"
+    for = "1ms..40ms"
+    [[event]]
+    at = "60ms"
+    every = "exp 10ms"
+    kind = "realtime"
+    cpus = "0,6"
+    for = "exp 2ms"
+    [[event]]
+    at = "100ms"
+    kind = "affinity"
+    group = "sleepers"
+    cpus = "2-13"
+    [[event]]
+    at = "200ms"
+    kind = "renice"
+    group = "hogs"
+    nice = -3
 "#;
 
 #[test]
@@ -87,6 +120,10 @@ fn everything_happens() {
     }
     assert!(stats.groups[5].tasks > 50, "{} children", stats.groups[5].tasks);
     assert_eq!(stats.groups[6].migrations, 0, "bound to one CPU");
+    let machine = &stats.machine;
+    assert!(machine.taken_ns > 0 && machine.offline_ns > 0, "{machine:?}");
+    let used = machine.run_ns + machine.taken_ns + machine.offline_ns;
+    assert!(used < machine.cpu_ns, "{machine:?}");
     assert!(stats.groups[0].migrations > 0);
 }
 
@@ -164,7 +201,7 @@ fn shipped_scenarios_break_no_rule() {
         simulate(&text, 3);
         count += 1;
     }
-    assert!(count >= 4, "{count} scenarios");
+    assert!(count >= 12, "{count} scenarios");
 }
 
 /// Two numbers, as a range of spans in microseconds.
@@ -180,16 +217,49 @@ prop_compose! {
         run in span(),
         sleep in prop::option::of(span()),
         only in prop::option::weighted(0.3, (0..cpus, 0..cpus)),
+        section in prop_oneof![
+            3 => Just(""),
+            1 => Just("migrate-off migrate-on"),
+            1 => Just("rcu-lock rcu-unlock"),
+        ],
     ) -> String {
         let mut text = format!("tasks = {tasks}\nnice = {nice}\npolicy = \"{policy}\"\n");
         if let Some((a, b)) = only {
             let _ = writeln!(text, "cpus = \"{}-{}\"", a.min(b), a.max(b));
         }
         let _ = write!(text, "phases = [{{ run = \"{}us..{}us\" }}", run.0, run.1);
+        if let Some((begin, end)) = section.split_once(' ') {
+            let _ = write!(text, ", \"{begin}\", {{ run = \"{}us\" }}, \"{end}\"", run.1);
+        }
         if let Some(sleep) = sleep {
             let _ = write!(text, ", {{ sleep = \"{}us..{}us\" }}", sleep.0, sleep.1);
         }
         text + "]\n"
+    }
+}
+
+prop_compose! {
+    /// Something that happens to a machine.
+    /// With hotplug or with a higher class: where both come together kicks get lost in ways that no scheduler can mend.
+    fn event(cpus: u32, groups: usize, hotplug: bool)(
+        at in 0u64..250,
+        kind in 0u32..4,
+        (a, b) in (0..cpus, 0..cpus),
+        group in 0..groups,
+        nice in -20i32..20,
+        lasts_us in 1u64..40_000,
+        every_ms in prop::option::of(1u64..100),
+    ) -> String {
+        let cpus = format!("cpus = \"{}-{}\"\n", a.min(b), a.max(b));
+        let lasts = format!("for = \"{lasts_us}us\"\n");
+        let what = match kind {
+            0 => format!("kind = \"renice\"\ngroup = \"g{group}\"\nnice = {nice}\n"),
+            1 => format!("kind = \"affinity\"\ngroup = \"g{group}\"\n{cpus}"),
+            _ if hotplug => format!("kind = \"offline\"\n{cpus}{lasts}"),
+            _ => format!("kind = \"realtime\"\n{cpus}{lasts}"),
+        };
+        let every = every_ms.map_or_else(String::new, |ms| format!("every = \"exp {ms}ms\"\n"));
+        format!("[[event]]\nat = \"{at}ms\"\n{what}{every}")
     }
 }
 
@@ -199,7 +269,12 @@ fn machine() -> impl Strategy<Value = String> {
     let hz = prop_oneof![Just(100), Just(250), Just(1000)];
     (levels, hz).prop_flat_map(|((nodes, llcs, cores, threads), hz)| {
         let cpus = nodes * llcs * cores * threads;
-        prop::collection::vec(group(cpus), 1..5).prop_map(move |groups| {
+        let groups = prop::collection::vec(group(cpus), 1..5);
+        let groups = (groups, any::<bool>()).prop_flat_map(move |(groups, hotplug)| {
+            let events = prop::collection::vec(event(cpus, groups.len(), hotplug), 0..5);
+            (Just(groups), events)
+        });
+        groups.prop_map(move |(groups, events)| {
             let mut text = format!(
                 "about = \"random\"\nduration = \"300ms\"\nhz = {hz}\n\
                  topology = \"{nodes} nodes x {llcs} llcs x {cores} cores x {threads} threads\"\n"
@@ -207,13 +282,20 @@ fn machine() -> impl Strategy<Value = String> {
             for (number, group) in groups.iter().enumerate() {
                 let _ = write!(text, "[[group]]\nname = \"g{number}\"\n{group}");
             }
+            text += &events.concat();
             text
         })
     })
 }
 
 proptest! {
-    #![proptest_config(Config { cases: 200, ..Config::default() })]
+    // The same machines each time: PROPTEST_RNG_SEED and PROPTEST_CASES in the environment draw others.
+    #![proptest_config(Config {
+        cases: env_or("PROPTEST_CASES", 400),
+        rng_seed: RngSeed::Fixed(env_or("PROPTEST_RNG_SEED", 1)),
+        failure_persistence: None,
+        ..Config::default()
+    })]
 
     #[test]
     fn no_machine_breaks_a_rule(text in machine(), seed in 0u64..1000) {
@@ -221,6 +303,10 @@ proptest! {
             sim::run(&scenario(&text), BUILTIN, Tuning::default(), seed).expect("room for a run");
         prop_assert_eq!(violation.map(|v| v.to_string()), None, "\n{}", text);
     }
+}
+
+fn env_or<T: FromStr>(name: &str, otherwise: T) -> T {
+    env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(otherwise)
 }
 
 /// Runs the program: exit code, standard output, standard error.
@@ -242,6 +328,8 @@ fn bad_input_is_refused_in_a_line() {
     let head = "about = \"x\"\nduration = \"1s\"\ntopology = \"2 cores\"\n";
     let group = "[[group]]\nname = \"a\"\ntasks = 1\n";
     let run = "phases = [{ run = \"1ms\" }]\n";
+    let event = |what: &str| format!("{head}{group}{run}[[event]]\nat = \"1s\"\n{what}");
+    let phases = |phases: &str| format!("{head}{group}phases = [{phases}]\n");
     let cases: &[(String, &str)] = &[
         (String::new(), "about"),
         ("duration = ".into(), "line 1"),
@@ -261,11 +349,18 @@ fn bad_input_is_refused_in_a_line() {
         (format!("{head}[[group]]\nname = \"a\"\ntasks = 4294967296\n{run}"), "line 6"),
         (format!("{head}[[group]]\nname = \"a\"\ntasks = 4294967295\n{run}"), "at most"),
         (format!("{head}hz = 50\n{group}{run}"), "100, 250, 300 or 1000"),
-        (format!("{head}{group}{run}[[event]]\nat = \"1s\"\ngroup = \"b\"\nnice = 1\n"), "'b'"),
-        (
-            format!("{head}{group}{run}[[event]]\nat = \"1s\"\ngroup = \"a\"\nnice = 99\n"),
-            "line 11",
-        ),
+        (event("kind = \"renice\"\ngroup = \"b\"\nnice = 1\n"), "'b'"),
+        (event("kind = \"renice\"\ngroup = \"a\"\nnice = 99\n"), "line 12"),
+        (event("kind = \"renice\"\ngroup = \"a\"\ncpus = \"0\"\n"), "a group and nice"),
+        (event("kind = \"affinity\"\ngroup = \"a\"\ncpus = \"2\"\n"), "0 to 1"),
+        (event("kind = \"offline\"\ncpus = \"1\"\nnice = 3\n"), "'offline' has cpus"),
+        (event("kind = \"realtime\"\ncpus = \"1\"\n"), "'realtime' has cpus and for"),
+        (event("kind = \"offline\"\ncpus = \"1\"\nevery = \"0s\"\n"), "longer than 0"),
+        (event("kind = \"flood\"\n"), "line 10"),
+        (phases("\"rcu-lock\", { sleep = \"1ms\" }, \"rcu-unlock\""), "does not sleep"),
+        (phases("{ run = \"1ms\" }, \"migrate-off\""), "have their end"),
+        (phases("{ lock = \"a\" }, { run = \"1ms\" }, { unlock = \"b\" }"), "have their end"),
+        (phases("{ lock = \"a\" }, \"exit\", { unlock = \"a\" }"), "have their end"),
         (head.replace("2 cores", "9 towers") + group + run, "topology"),
         (head.replace("1s", "0s") + group + run, "duration"),
         ("x".repeat(1 << 21), "at most"),

@@ -168,8 +168,11 @@ static __always_inline void choose_target(struct task_struct *p, s32 cpu, struct
 		/*
 		 * Once in a row, and within two slices of its clock: the slice it had, and the
 		 * tick that ended it. A reader is done long before; who is not waits like others.
+		 * So does whom a higher class displaced: its CPU does not look at the global queue,
+		 * an idle one of another node has another, and entered from cpu_release everybody
+		 * counts as a reader.
 		 */
-		first = is_rcu_reader(p) && !tctx->went_first &&
+		first = !(to->enq_flags & SCX_ENQ_REENQ) && is_rcu_reader(p) && !tctx->went_first &&
 			!vtime_before(clock_now(tctx, cpu) +
 					      to_virtual(2 * knobs.slice_max_ns, tctx->weight),
 				      tctx->vruntime_vns);
@@ -217,8 +220,10 @@ void BPF_STRUCT_OPS(sched_enqueue, struct task_struct *p, u64 enq_flags)
 		scx_bpf_dsq_insert_vtime(p, to.dsq, to.slice_ns, to.due_vns, to.enq_flags);
 	else
 		scx_bpf_dsq_insert(p, to.dsq, to.slice_ns, to.enq_flags);
-	if ((to.by_deadline && !to.only_cpu_busy) || to.dsq == SCX_DSQ_GLOBAL)
+	if (to.by_deadline && !to.only_cpu_busy)
 		wake_idle_for(p);
+	else if (to.dsq == SCX_DSQ_GLOBAL)
+		wake_idle_of_node(p, scx_bpf_task_cpu(p));
 }
 
 /* ---- what next ---- */
@@ -458,6 +463,11 @@ void BPF_STRUCT_OPS(sched_update_idle, s32 cpu, bool idle)
 		if (cctx->idle_at)
 			count_add(CNT_IDLE_NS, now - cctx->idle_at);
 		cctx->idle_at = 0;
+		return;
+	}
+	/* On its way out it would be taken for an idle one until it is back. */
+	if (!cctx->online) {
+		scx_bpf_test_and_clear_cpu_idle(cpu);
 		return;
 	}
 	llc = llc_of(cpu);

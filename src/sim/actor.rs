@@ -1,9 +1,6 @@
 //! What a task does: its way through the phases of its group.
 
-use super::{
-    dist::Rng,
-    scenario::{Phase, Scenario},
-};
+use super::{dist::Rng, phase::Phase, scenario::Scenario};
 
 /// The life of a task.
 pub struct Actor {
@@ -41,6 +38,14 @@ pub enum Step {
     Wake { group: usize, sync: bool },
     /// Makes a task of that group.
     Fork { group: usize },
+    /// May not migrate any more, or may again.
+    Migrate(bool),
+    /// Begins or ends to read under RCU.
+    Rcu(bool),
+    /// Takes that mutex, or waits for it.
+    Lock(usize),
+    /// Hands it over.
+    Unlock(usize),
     /// Ends.
     Exit,
 }
@@ -109,6 +114,12 @@ impl Actor {
             }
             Phase::Yield => Step::Yield,
             Phase::Fork(group) => Step::Fork { group: scenario.group_of(group) },
+            Phase::MigrateOff => Step::Migrate(false),
+            Phase::MigrateOn => Step::Migrate(true),
+            Phase::RcuLock => Step::Rcu(true),
+            Phase::RcuUnlock => Step::Rcu(false),
+            Phase::Lock(name) => Step::Lock(scenario.lock_of(name)),
+            Phase::Unlock(name) => Step::Unlock(scenario.lock_of(name)),
             Phase::Exit => Step::Exit,
         };
         (step, ended)

@@ -23,8 +23,16 @@ pub enum Kind {
     Timer(TaskId),
     /// A task that was woken reaches the runqueue of its CPU, with these flags.
     Activate(TaskId, u32),
-    /// A change of this number in the scenario.
-    Change(u32),
+    /// An event of this number in the scenario.
+    Script(u32),
+    /// A higher class takes a CPU, for so many nanoseconds.
+    Take(u32, u64),
+    /// It gives it back.
+    GiveBack(u32),
+    /// The stopper of a CPU moves a task off it.
+    Stopper(u32, TaskId),
+    /// The next step of a CPU that goes offline or comes back.
+    Hotplug(u32),
     /// The oracles look.
     Watch,
 }

@@ -48,6 +48,11 @@ impl Idle {
         }
     }
 
+    /// The threads of a CPU's core.
+    pub fn siblings(&self, cpu: u32) -> &[u32] {
+        &self.siblings[cpu as usize]
+    }
+
     /// `scx_idle_test_and_clear_cpu()`: claims a CPU, if it is idle.
     pub fn test_and_clear(&mut self, cpu: u32) -> bool {
         for &cpu in &self.siblings[cpu as usize] {

@@ -28,6 +28,10 @@ pub struct Rq {
     pub local: Dsq,
     /// Dense index of its node.
     pub node: u32,
+    /// The scheduler has it: `SCX_RQ_ONLINE` and `cpu_active()`.
+    pub online: bool,
+    /// A higher class took it from a task, and `ops.cpu_acquire` has not been called since.
+    pub released: bool,
 }
 
 /// What `dispatch` has under way.
@@ -50,19 +54,31 @@ pub struct Kernel {
     pub cpus: Vec<Rq>,
     /// Which are idle.
     pub idle: Idle,
+    /// CPUs that are there: `cpu_online_mask`.
     pub(super) online: Mask,
+    /// CPUs that tasks may be placed on: `cpu_active_mask`.
+    pub(super) active: Mask,
     globals: Vec<Dsq>,
     pages: BTreeMap<u64, Vec<Option<Dsq>>>,
     pub(super) masks: BTreeMap<usize, Mask>,
     pub(super) dispatch: Option<Dispatch>,
     /// The task that select_cpu or enqueue is asked about.
     pub(super) asked_about: Option<TaskId>,
+    /// Within `cpu_release`: whether scx_bpf_reenqueue_local() was called.
+    pub(super) releases: Option<bool>,
     /// Stands for what an idle CPU runs.
     pub(super) swapper: Task,
     /// CPUs that have to choose anew.
     pub rescheds: Vec<u32>,
     /// Kicks: whom, and `SCX_KICK_*`.
     pub kicks: Vec<(u32, u64)>,
+    /// A task that was put into the local queue of a CPU that is not online, of which the scheduler knows.
+    pub to_offline: Option<(TaskId, u32)>,
+    /// Until then CPUs may be idle beside tasks that were sent away from CPUs on their way out.
+    pub displaced_until: u64,
+    /// When a kick last reached a CPU that a higher class took on the way, or that is about to leave: the scheduler
+    /// could not know, and whoever waited then waits for another occasion.
+    pub missed_at: Option<u64>,
     /// Why the kernel ejects the scheduler.
     pub fault: Option<String>,
     /// Callbacks so far.
@@ -82,18 +98,23 @@ impl Kernel {
             cpus: topology
                 .places
                 .iter()
-                .map(|place| Rq { node: node(place), ..Rq::default() })
+                .map(|place| Rq { node: node(place), online: true, ..Rq::default() })
                 .collect(),
             idle: Idle::new(topology),
             online: everywhere(),
+            active: everywhere(),
             globals: (0..topology.nr_nodes).map(|_| Dsq::default()).collect(),
             pages: BTreeMap::new(),
             masks: BTreeMap::new(),
             dispatch: None,
             asked_about: None,
+            releases: None,
             swapper: Task::new(TaskId(u32::MAX), birth, everywhere()),
             rescheds: Vec::new(),
             kicks: Vec::new(),
+            to_offline: None,
+            displaced_until: 0,
+            missed_at: None,
             fault: None,
             calls: 0,
         };
@@ -214,10 +235,17 @@ impl Kernel {
             QueueId::Local(cpu) if cpu as usize >= self.cpus.len() => {
                 return self.eject(format!("invalid CPU {cpu} in SCX_DSQ_LOCAL_ON for task {pid}"));
             }
-            QueueId::Local(cpu) if !self.tasks[id.index()].may_run(cpu) => {
+            QueueId::Local(cpu)
+                if !self.is_home(id, cpu) && !self.tasks[id.index()].may_run(cpu) =>
+            {
                 return self.eject(format!(
                     "SCX_DSQ_LOCAL[_ON] target CPU {cpu} not allowed for task {pid}"
                 ));
+            }
+            QueueId::Local(cpu) if !self.is_home(id, cpu) && !self.cpus[cpu as usize].online => {
+                self.to_offline.get_or_insert((id, cpu));
+                let node = self.cpus[self.tasks[id.index()].cpu() as usize].node;
+                return self.dispatch_enqueue(id, QueueId::Global(node), enq_flags | flags, false);
             }
             _ => {}
         }
@@ -281,7 +309,8 @@ impl Kernel {
     pub fn consume_dispatch_q(&mut self, queue: QueueId, cpu: u32) -> bool {
         let mut at: Option<Spot> = None;
         while let Some((spot, id)) = self.queue(queue).and_then(|dsq| dsq.next(at, false)) {
-            if self.tasks[id.index()].may_run(cpu) {
+            let rq = &self.cpus[cpu as usize];
+            if self.is_home(id, cpu) || rq.online && self.tasks[id.index()].may_run(cpu) {
                 self.dispatch_dequeue(id);
                 self.dispatch_enqueue(id, QueueId::Local(cpu), 0, false);
                 return true;
@@ -289,6 +318,18 @@ impl Kernel {
             at = Some(spot);
         }
         false
+    }
+
+    /// Whether the task is on the runqueue of that CPU: it can get there without a question.
+    fn is_home(&self, id: TaskId, cpu: u32) -> bool {
+        self.tasks[id.index()].cpu() == cpu as i32
+    }
+
+    /// `is_cpu_allowed()`: may the task be woken there?
+    pub fn is_cpu_allowed(&self, id: TaskId, cpu: u32) -> bool {
+        let task = &self.tasks[id.index()];
+        let there = if task.migration_disabled() > 0 { &self.online } else { &self.active };
+        task.may_run(cpu) && there.bits().has(cpu)
     }
 
     /// `consume_global_dsq()`.
@@ -341,6 +382,25 @@ impl Kernel {
                 return Some(id);
             }
         }
+    }
+
+    /// How many tasks run on a core that they share, while one that they may use is idle as a whole.
+    pub fn nr_sharing(&self) -> u64 {
+        let idle = self.idle.cores.bits();
+        if idle.next_and(idle, 0).is_none() {
+            return 0;
+        }
+        let runs = |cpu: u32| self.cpus[cpu as usize].curr;
+        let shares = |&cpu: &u32| {
+            let others = self.idle.siblings(cpu).iter().filter(|&&other| other != cpu);
+            let is_shared = others.into_iter().any(|&other| runs(other).is_some());
+            let may_move = |id: TaskId| {
+                let task = &self.tasks[id.index()];
+                task.migration_disabled() == 0 && idle.next_and(task.bits(), 0).is_some()
+            };
+            is_shared && runs(cpu).is_some_and(may_move)
+        };
+        (0..self.cpus.len() as u32).filter(shares).count() as u64
     }
 
     /// `scx_bpf_kick_cpu()`.

@@ -42,10 +42,12 @@ macro_rules! op {
     ($kernel:ident, $cpu:expr, $op:ident($($arg:expr),*)) => {{
         let op = $kernel.object.ops.$op;
         op.map(|op| {
-            $kernel.enter($cpu);
+            let current = $kernel.enter($cpu);
             // SAFETY: a callback of the open object with the arguments that it has in the kernel; $kernel is not
             // used until it returns.
-            unsafe { op($($arg),*) }
+            let answer = unsafe { op($($arg),*) };
+            $kernel.leave(current);
+            answer
         })
     }};
 }
@@ -70,17 +72,34 @@ impl Kernel {
         unsafe { (*self.object.world()).now = BOOTED_NS + now }
     }
 
-    fn enter(&mut self, cpu: u32) {
+    /// Begins a callback on a CPU. As `__bpf_prog_enter()` does, the task that runs there reads under RCU and may not
+    /// migrate meanwhile.
+    fn enter(&mut self, cpu: u32) -> Option<TaskId> {
         self.calls += 1;
-        let current =
-            self.cpus[cpu as usize].curr.map_or(&self.swapper, |id| &self.tasks[id.index()]);
-        let current = current.as_ptr();
+        let curr = self.cpus[cpu as usize].curr;
+        self.count_entry(curr, 1);
+        let current = curr.map_or(&self.swapper, |id| &self.tasks[id.index()]).as_ptr();
         let world = self.object.world();
         // SAFETY: as above.
         unsafe {
             (*world).machine = ptr::from_mut(self).cast();
             (*world).cpu = cpu as i32;
             (*world).current = current;
+        }
+        curr
+    }
+
+    /// Ends it.
+    fn leave(&mut self, current: Option<TaskId>) {
+        self.count_entry(current, -1);
+    }
+
+    /// A program is entered (1) or left (-1) while that task is current.
+    pub(super) fn count_entry(&mut self, current: Option<TaskId>, by: i16) {
+        if let Some(id) = current {
+            let task = self.task(id);
+            task.set_migration_disabled(task.migration_disabled().wrapping_add_signed(by));
+            task.set_rcu_nesting(task.rcu_nesting() + i32::from(by));
         }
     }
 
@@ -173,6 +192,34 @@ impl Kernel {
         let weight = ((task.weight().0 * 100 + 512) / 1024).clamp(1, 10_000);
         let p = task.as_ptr();
         op!(self, cpu, set_weight(p, weight));
+    }
+
+    /// `ops.set_cpumask`, with the mask that is in force.
+    pub fn set_cpumask(&mut self, cpu: u32, id: TaskId) {
+        let task = &self.tasks[id.index()];
+        let (p, mask) = (task.as_ptr(), task.cpus_ptr());
+        op!(self, cpu, set_cpumask(p, mask));
+    }
+
+    /// `ops.cpu_release`: a higher class has taken the CPU. True: what is in its local queue is to be enqueued anew.
+    pub fn cpu_release(&mut self, cpu: u32) -> bool {
+        self.releases = Some(false);
+        op!(self, cpu, cpu_release(cpu as i32, ptr::null_mut()));
+        self.releases.take() == Some(true)
+    }
+
+    /// `ops.cpu_acquire`: it has given it back.
+    pub fn cpu_acquire(&mut self, cpu: u32) {
+        op!(self, cpu, cpu_acquire(cpu as i32, ptr::null_mut()));
+    }
+
+    /// `ops.cpu_online` or `ops.cpu_offline`.
+    pub fn hotplug(&mut self, cpu: u32, online: bool) {
+        if online {
+            op!(self, cpu, cpu_online(cpu as i32));
+        } else {
+            op!(self, cpu, cpu_offline(cpu as i32));
+        }
     }
 
     /// `ops.exit_task`: the task is gone.
@@ -295,7 +342,11 @@ extern "C" fn kick_cpu(machine: *mut c_void, cpu: i32, flags: u64) {
 }
 
 extern "C" fn reenqueue_local(machine: *mut c_void) {
-    kernel(machine).eject("scx_bpf_reenqueue_local() outside of ops.cpu_release()".into());
+    let kernel = kernel(machine);
+    match &mut kernel.releases {
+        Some(asked) => *asked = true,
+        None => kernel.eject("scx_bpf_reenqueue_local() outside of ops.cpu_release()".into()),
+    }
 }
 
 extern "C" fn cpumask_create(machine: *mut c_void) -> *mut abi::bpf_cpumask {

@@ -17,8 +17,8 @@ impl Machine<'_> {
     pub(super) fn timer(&mut self, id: TaskId) {
         match self.actors[id.index()].ran_on {
             // Where the timer was armed.
-            Some(cpu) => self.wake(id, cpu, abi::SCX_WAKE_TTWU),
-            None => self.be_born(id, id.0 % self.cpus.len() as u32),
+            Some(cpu) => self.wake(id, self.alive(cpu), abi::SCX_WAKE_TTWU),
+            None => self.be_born(id, self.alive(id.0 % self.cpus.len() as u32)),
         }
     }
 
@@ -45,15 +45,13 @@ impl Machine<'_> {
     /// `select_task_rq()`, and on to the runqueue of the CPU that it answers.
     fn place_and_activate(&mut self, id: TaskId, here: u32, wake_flags: u64, enq_flags: u64) {
         let mut flags = enq_flags;
-        let now = self.now;
+        let prev = self.kernel.task(id).cpu();
+        self.waits_again(id, prev as u32);
         let task = self.kernel.task(id);
         task.set_state(abi::TASK_RUNNING);
-        task.place = Place::Held;
-        task.runnable_at = now;
         task.woke = true;
-        let prev = task.cpu();
         let mut cpu = prev as u32;
-        if task.nr_allowed() > 1 {
+        if task.nr_allowed() > 1 && task.migration_disabled() == 0 {
             flags |= abi::SCX_ENQ_CPU_SELECTED;
             let answer = self.kernel.select_cpu(here, id, prev, wake_flags).unwrap_or(prev);
             self.after_callback(here);
@@ -63,12 +61,14 @@ impl Machine<'_> {
             }
             cpu = answer as u32;
         }
-        let task = self.kernel.task(id);
-        if !task.may_run(cpu) {
-            // select_fallback_rq()
-            cpu = task.bits().next_and(task.bits(), 0).unwrap_or(cpu);
+        if !self.kernel.is_cpu_allowed(id, cpu) {
+            if !self.kernel.active.bits().has(cpu) {
+                self.displaced();
+            }
+            cpu = self.select_fallback_rq(id, cpu);
         }
-        task.set_cpu(cpu as i32);
+        self.kernel.task(id).set_cpu(cpu as i32);
+        self.show_waking(here, id);
         let until = self.cpus[cpu as usize].locked_until;
         // The flags of a wakeup are in the lower half.
         if until > self.now {
@@ -79,8 +79,13 @@ impl Machine<'_> {
 
     /// `ttwu_do_activate()`.
     pub(super) fn activate(&mut self, id: TaskId, here: u32, enq_flags: u64) {
+        let mut cpu = self.kernel.task(id).cpu() as u32;
+        if !self.kernel.is_cpu_allowed(id, cpu) {
+            // Its affinity has changed on the way.
+            cpu = self.select_fallback_rq(id, cpu);
+        }
         let task = self.kernel.task(id);
-        let cpu = task.cpu() as u32;
+        task.set_cpu(cpu as i32);
         task.set_scx_flags(task.scx_flags() | abi::SCX_TASK_QUEUED);
         self.do_enqueue(id, here, enq_flags);
         // wakeup_preempt(): any task is above the idle one.
@@ -117,6 +122,34 @@ impl Machine<'_> {
                 }
                 Step::Wake { group, sync } => self.wake_other(cpu, id, group, sync),
                 Step::Fork { group } => self.fork(cpu, group),
+                Step::Migrate(false) => {
+                    let now = self.now;
+                    let task = self.kernel.task(id);
+                    task.set_migration_disabled(1);
+                    task.movable_at = now;
+                }
+                Step::Migrate(true) => self.migrate_enable(id, cpu),
+                Step::Rcu(begins) => {
+                    let now = self.now;
+                    let task = self.kernel.task(id);
+                    task.set_rcu_nesting(begins.into());
+                    task.reads_at = now;
+                }
+                Step::Lock(lock) => {
+                    let lock = &mut self.locks[lock];
+                    if lock.held {
+                        lock.waiting.push_back(id);
+                        return self.dequeue_curr(cpu, id, Place::Asleep);
+                    }
+                    lock.held = true;
+                }
+                Step::Unlock(lock) => {
+                    let lock = &mut self.locks[lock];
+                    match lock.waiting.pop_front() {
+                        Some(next) => self.wake(next, cpu, abi::SCX_WAKE_TTWU),
+                        None => lock.held = false,
+                    }
+                }
                 Step::Exit => return self.die(cpu, id),
             }
             if self.violation.is_some() {

@@ -3,18 +3,22 @@
 use super::{
     abi,
     actor::Actor,
+    dist::Rng,
     events::{Events, Kind},
+    hotplug::Stage,
     kernel::Kernel,
     mask::Mask,
     object::Object,
     oracle::Oracle,
     scenario::Scenario,
+    script::Event,
+    show::{Follow, Shown},
     stats::{GroupStats, Stats},
     task::{Birth, Task, TaskId},
 };
 use crate::{settings::Tuning, units::Pid};
 use anyhow::Result;
-use std::fmt;
+use std::{collections::VecDeque, fmt};
 
 /// What the scheduler did that it must not do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,6 +58,23 @@ pub(super) struct Cpu {
     pub run_ns: u64,
     /// Time without.
     pub idle_ns: u64,
+    /// Tasks of higher classes that it has, since when, and time that they have had before.
+    pub taken: u32,
+    pub taken_at: u64,
+    pub taken_ns: u64,
+    /// Whether it is there, when it comes back, and time that it was not.
+    pub stage: Stage,
+    pub back_at: Option<u64>,
+    pub offline_ns: u64,
+    /// What a trace was last told that it runs.
+    pub shown: Shown,
+}
+
+/// A mutex: taken in the order of coming.
+#[derive(Debug, Default)]
+pub(super) struct Lock {
+    pub held: bool,
+    pub waiting: VecDeque<TaskId>,
 }
 
 /// A machine with a scheduler, tasks, and a clock.
@@ -67,6 +88,13 @@ pub struct Machine<'a> {
     pub(super) now: u64,
     pub(super) stats: Stats,
     pub(super) violation: Option<Violation>,
+    pub(super) slice_max_ns: u64,
+    /// The mutexes of the scenario.
+    pub(super) locks: Vec<Lock>,
+    /// Random numbers of each event of the script.
+    pub(super) script: Vec<Rng>,
+    /// Who follows the run.
+    pub(super) follow: Follow<'a>,
     oracle: Oracle,
 }
 
@@ -80,14 +108,34 @@ pub fn run(
     tuning: Tuning,
     seed: u64,
 ) -> Result<(Stats, Option<Violation>)> {
+    follow(scenario, code, tuning, seed, Follow::default())
+}
+
+/// As [`run`], followed by somebody, who may end it early: the statistics are those up to then.
+///
+/// # Errors
+/// When the system has no room for it.
+pub fn follow<'a>(
+    scenario: &'a Scenario,
+    code: &[u8],
+    tuning: Tuning,
+    seed: u64,
+    follow: Follow<'a>,
+) -> Result<(Stats, Option<Violation>)> {
     let object = Object::open(code, &scenario.topology, tuning)?;
-    let mut machine = Machine::new(scenario, object, seed, tuning);
+    let mut machine = Machine::new(scenario, object, seed, tuning, follow);
     machine.run();
     Ok((machine.stats, machine.violation))
 }
 
 impl<'a> Machine<'a> {
-    fn new(scenario: &'a Scenario, object: Object, seed: u64, tuning: Tuning) -> Self {
+    fn new(
+        scenario: &'a Scenario,
+        object: Object,
+        seed: u64,
+        tuning: Tuning,
+        follow: Follow<'a>,
+    ) -> Self {
         let nr_cpus = scenario.topology.places.len();
         let oracle = Oracle::new(scenario, object.timeout_ns(), tuning);
         let mut machine = Self {
@@ -103,6 +151,10 @@ impl<'a> Machine<'a> {
                 ..Stats::default()
             },
             violation: None,
+            slice_max_ns: tuning.slice_max.0,
+            locks: scenario.locks().iter().map(|_| Lock::default()).collect(),
+            script: (0..scenario.event.len()).map(|number| Event::rng(number, seed)).collect(),
+            follow,
             oracle,
         };
         for (index, group) in scenario.group.iter().enumerate() {
@@ -112,8 +164,8 @@ impl<'a> Machine<'a> {
                 machine.events.push(at, Kind::Timer(id));
             }
         }
-        for (number, change) in (0..).zip(&scenario.event) {
-            machine.events.push(change.at, Kind::Change(number));
+        for (number, event) in (0..).zip(&scenario.event) {
+            machine.events.push(event.at, Kind::Script(number));
         }
         machine.events.push(scenario.hz.period_ns(), Kind::Watch);
         machine
@@ -142,6 +194,7 @@ impl<'a> Machine<'a> {
             self.kernel.eject(format!("ops.init() failed: {error}"));
         }
         self.after_callback(0);
+        let mut at_end = true;
         while self.violation.is_none()
             && let Some((at, kind)) = self.events.pop(end)
         {
@@ -149,19 +202,30 @@ impl<'a> Machine<'a> {
             self.kernel.set_now(at);
             self.stats.machine.events += 1;
             self.happen(kind);
+            if !self.goes_on() {
+                at_end = false;
+                break;
+            }
         }
-        if self.violation.is_none() {
+        at_end &= self.violation.is_none();
+        if at_end {
             self.now = end;
             self.kernel.set_now(end);
-            self.end();
         }
+        self.end(at_end);
         self.kernel.exit(abi::SCX_EXIT_UNREG as i32);
         self.stats.machine.events += self.kernel.calls;
     }
 
     fn happen(&mut self, kind: Kind) {
         let on = match kind {
-            Kind::Tick(cpu) | Kind::Resched(cpu) | Kind::Kick(cpu, _) => Some(cpu),
+            Kind::Tick(cpu)
+            | Kind::Resched(cpu)
+            | Kind::Kick(cpu, _)
+            | Kind::Take(cpu, _)
+            | Kind::GiveBack(cpu)
+            | Kind::Stopper(cpu, _)
+            | Kind::Hotplug(cpu) => Some(cpu),
             Kind::Activate(id, _) => Some(self.kernel.tasks[id.index()].cpu() as u32),
             _ => None,
         };
@@ -176,6 +240,11 @@ impl<'a> Machine<'a> {
                 self.cpus[cpu as usize].resched_at = Some(until);
             }
             return self.events.push(until, kind);
+        }
+        if let (Some(cpu), Kind::Resched(_) | Kind::Kick(..)) = (on, kind)
+            && self.is_dead(cpu)
+        {
+            return;
         }
         match kind {
             Kind::Tick(cpu) => self.tick(cpu),
@@ -196,16 +265,19 @@ impl<'a> Machine<'a> {
                 let cpu = self.kernel.tasks[id.index()].cpu() as u32;
                 self.activate(id, cpu, flags.into());
             }
-            Kind::Change(number) => {
-                let scenario = self.scenario;
-                self.change(&scenario.event[number as usize]);
-            }
+            Kind::Script(number) => self.script(number),
+            Kind::Take(cpu, lasts) => self.realtime(cpu, lasts),
+            Kind::GiveBack(cpu) => self.give_back(cpu),
+            Kind::Stopper(cpu, id) => self.stopper(cpu, id),
+            Kind::Hotplug(cpu) => self.hotplug(cpu),
             Kind::Watch => {
                 if let Some((oracle, what)) = self.oracle.watch(&self.kernel, &self.cpus, self.now)
                 {
                     self.violated(oracle, what);
                 }
-                self.events.push(self.now + self.scenario.hz.period_ns(), Kind::Watch);
+                let tick_ns = self.scenario.hz.period_ns();
+                self.stats.machine.shared_ns += self.kernel.nr_sharing() * tick_ns;
+                self.events.push(self.now + tick_ns, Kind::Watch);
             }
         }
     }
@@ -225,18 +297,26 @@ impl<'a> Machine<'a> {
         }
     }
 
-    fn end(&mut self) {
+    /// Adds up. A run that ended early is not judged as a whole.
+    fn end(&mut self, at_end: bool) {
         for cpu in 0..self.cpus.len() {
             self.update_curr(cpu as u32);
-            let idle_ns = self.cpus[cpu].idle_at.map_or(0, |since| self.now - since);
-            self.cpus[cpu].idle_ns += idle_ns;
+            self.account_idle(cpu as u32);
+            self.cpus[cpu].taken_ns = self.taken_ns(cpu as u32);
+            if let Stage::Dead(since) = self.cpus[cpu].stage {
+                self.cpus[cpu].offline_ns += self.now - since;
+            }
         }
         let machine = &mut self.stats.machine;
+        machine.simulated_ns = self.now;
         machine.cpu_ns = self.now * self.cpus.len() as u64;
         machine.run_ns = self.cpus.iter().map(|cpu| cpu.run_ns).sum();
+        machine.taken_ns = self.cpus.iter().map(|cpu| cpu.taken_ns).sum();
+        machine.offline_ns = self.cpus.iter().map(|cpu| cpu.offline_ns).sum();
         self.oracle.add_due(&self.kernel, &self.actors, &mut self.stats);
-        if let Some((oracle, what)) =
-            self.oracle.at_end(&self.kernel, &self.cpus, &self.actors, &self.stats, self.now)
+        if at_end
+            && let Some((oracle, what)) =
+                self.oracle.at_end(&self.kernel, &self.cpus, &self.actors, &self.stats, self.now)
         {
             self.violated(oracle, what);
         }

@@ -80,6 +80,14 @@ impl Bits<'_> {
         self.0.iter().map(|word| word.get().count_ones()).sum()
     }
 
+    /// The CPUs that are in both masks.
+    pub fn both(self, other: Self) -> impl Iterator<Item = u32> {
+        let words = self.0.iter().zip(other.0).map(|(a, b)| a.get() & b.get());
+        words.zip(0..).flat_map(|(word, i)| {
+            (0..64).filter(move |bit| word >> bit & 1 == 1).map(move |bit| i * 64 + bit)
+        })
+    }
+
     /// The first CPU that is in both masks, from `from` on and around.
     pub fn next_and(self, other: Self, from: u32) -> Option<u32> {
         let words = self.0.len();
@@ -111,6 +119,7 @@ mod tests {
         assert!(some.bits().clear(129));
         assert!(!some.bits().clear(129));
         assert_eq!(next(65), Some(3));
+        assert_eq!(some.bits().both(all.bits()).collect::<Vec<_>>(), [3, 64]);
         assert_eq!(Mask::new(130).bits().next_and(all.bits(), 7), None);
         assert_eq!(
             (some.bits().count(), some.bits().has(3), some.bits().has(129)),

@@ -30,6 +30,8 @@ mod change;
 mod dist;
 mod dsq;
 mod events;
+mod higher;
+mod hotplug;
 mod idle;
 mod kernel;
 mod kfuncs;
@@ -38,22 +40,30 @@ mod machine;
 mod mask;
 mod object;
 mod oracle;
+mod phase;
 mod plan;
 mod report;
 mod scenario;
 mod sched;
+mod script;
+mod show;
 mod stats;
+mod sweep;
 mod task;
 mod topology;
+mod trace;
 
 pub use self::{
-    machine::{Violation, run},
+    machine::{Violation, follow, run},
     object::BUILTIN,
     plan::{Plan, Results},
     report::Summary,
     scenario::Scenario,
-    stats::Stats,
+    show::Follow,
+    stats::{Durations, Stats},
+    sweep::Sweep,
     topology::parse as parse_topology,
+    trace::Trace,
 };
 
 /// The types and constants of `include/kernel.h`.

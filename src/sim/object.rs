@@ -58,7 +58,7 @@ impl Object {
             "the simulated kernel's half was compiled against another kernel.h"
         );
         // SAFETY: pointers into the object's own data, of these types by the declaration of the table.
-        let ops = unsafe {
+        let mut ops = unsafe {
             *object.rodata.nr_cpu_ids = topology.places.len() as u32;
             *object.rodata.nr_llcs = topology.llcs.len() as u32;
             *object.rodata.nr_nodes = topology.nr_nodes;
@@ -66,6 +66,8 @@ impl Object {
             *object.knobs.cast::<types::knobs>() = tuning.knobs(None);
             *object.ops
         };
+        // As on a real machine whose kernel has it.
+        ops.flags |= abi::SCX_OPS_ENQ_MIGRATION_DISABLED;
         let mut values = Vec::new();
         for i in 0..object.nr_maps as usize {
             // SAFETY: the table has that many.

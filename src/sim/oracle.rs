@@ -7,7 +7,7 @@ use super::{
     machine::Cpu,
     scenario::Scenario,
     stats::Stats,
-    task::{Place, TaskId},
+    task::{Place, QueueId, TaskId},
 };
 use crate::settings::Tuning;
 
@@ -23,6 +23,8 @@ const STARVED_EVERY_NS: u64 = 100_000_000;
 const STARVED_SLACK_NS: u64 = 200_000_000;
 /// Turns by weight that a task may wait for.
 const STARVED_TURNS: u64 = 4;
+/// After this the kernel ejects a scheduler for a stall of RCU.
+const RCU_STALL_NS: u64 = 21_000_000_000;
 /// Shares are judged from this much time on, for each CPU: the error of a start is a hundredth of that.
 const SHARE_MIN_NS: u64 = 10_000_000_000;
 /// Shares may be off by this much, in thousandths of what is due,
@@ -40,6 +42,8 @@ pub struct Oracle {
     hogs: Vec<bool>,
     free: bool,
     starved_at: u64,
+    /// Up to then kicks that were lost had not been made up for.
+    unsettled_until: u64,
 }
 
 impl Oracle {
@@ -56,6 +60,7 @@ impl Oracle {
             hogs: scenario.group.iter().map(|group| group.is_hog()).collect(),
             free,
             starved_at: 0,
+            unsettled_until: 0,
         }
     }
 
@@ -63,30 +68,51 @@ impl Oracle {
     pub(super) fn watch(&mut self, kernel: &Kernel, cpus: &[Cpu], now: u64) -> Option<Finding> {
         if now - self.starved_at >= STARVED_EVERY_NS {
             self.starved_at = now;
-            if let Some(finding) = self.starvation(kernel, now) {
+            if let Some(finding) = self.starvation(kernel, cpus, now) {
                 return Some(finding);
             }
         }
         self.work_conservation(kernel, cpus, now)
     }
 
-    fn work_conservation(&self, kernel: &Kernel, cpus: &[Cpu], now: u64) -> Option<Finding> {
+    fn work_conservation(&mut self, kernel: &Kernel, cpus: &[Cpu], now: u64) -> Option<Finding> {
         let limit = self.tick_ns + IDLE_SLACK_NS;
         let is_long = |since: u64| now - since > limit;
         if !cpus.iter().any(|cpu| cpu.idle_at.is_some_and(is_long)) {
             return None;
         }
-        for id in kernel.queues().flat_map(|dsq| dsq.iter()) {
-            let task = &kernel.tasks[id.index()];
-            if !is_long(task.runnable_at) {
+        // Who waits since before a kick was lost takes the next one, from others who wait for that.
+        let waiting =
+            || kernel.queues().flat_map(|dsq| dsq.iter()).map(|id| &kernel.tasks[id.index()]);
+        if kernel.missed_at.is_some_and(|at| waiting().any(|task| task.runnable_at <= at)) {
+            self.unsettled_until = now;
+        }
+        let excused_until = self.unsettled_until.max(kernel.displaced_until);
+        let serves = |cpu: u32| kernel.cpus[cpu as usize].online;
+        for task in waiting() {
+            let since = task.runnable_at.max(task.movable_at).max(excused_until);
+            if now <= since || !is_long(since) {
                 continue;
             }
-            let idle = (0..)
-                .zip(cpus)
-                .find(|(cpu, state)| state.idle_at.is_some_and(is_long) && task.may_run(*cpu));
+            let is_theirs = |cpu: u32| match task.place {
+                // On its way to a CPU that a higher class has taken since, or to one that is on its way out.
+                Place::Queued(QueueId::Local(to), _) => {
+                    let state = &cpus[to as usize];
+                    state.taken > 0 || state.taken_ns > task.taken_before || !serves(to)
+                }
+                // Where readers under RCU go; the kernel has one a node, for the CPUs of that.
+                Place::Queued(QueueId::Global(node), _) if task.rcu_nesting() > 0 => {
+                    kernel.cpus[cpu as usize].node != node
+                }
+                _ => false,
+            };
+            let idle = (0..).zip(cpus).find(|&(cpu, state)| {
+                let is_idle = state.idle_at.is_some_and(is_long) && serves(cpu);
+                is_idle && task.may_run(cpu) && !is_theirs(cpu)
+            });
             if let Some((cpu, state)) = idle {
                 let pid = task.pid();
-                let (waits, idles) = (now - task.runnable_at, now - state.idle_at.unwrap_or(now));
+                let (waits, idles) = (now - since, now - state.idle_at.unwrap_or(now));
                 let what = format!(
                     "task {pid} waits for {} us in {:?} while CPU {cpu}, where it may run, is idle for {} us",
                     waits / 1000,
@@ -99,13 +125,21 @@ impl Oracle {
         None
     }
 
-    fn starvation(&self, kernel: &Kernel, now: u64) -> Option<Finding> {
+    fn starvation(&self, kernel: &Kernel, cpus: &[Cpu], now: u64) -> Option<Finding> {
         let nr_cpus = kernel.cpus.len() as u64;
         let is_waiting = |place: Place| matches!(place, Place::Queued(..) | Place::Held);
         let runnable =
             kernel.tasks.iter().filter(|t| is_waiting(t.place) || t.place == Place::Running);
         let (nr, weights) =
             runnable.fold((0, 0), |(nr, sum), t| (nr + 1, sum + u64::from(t.weight().0)));
+        if let Some(reader) = kernel
+            .tasks
+            .iter()
+            .find(|task| task.rcu_nesting() > 0 && now - task.reads_at > RCU_STALL_NS)
+        {
+            let (pid, since) = (reader.pid(), (now - reader.reads_at) / 1_000_000);
+            return Some(("kernel", format!("RCU stall: task {pid} reads for {since} ms")));
+        }
         let turn_ns = self.slice_max_ns.max(self.tick_ns);
         for task in kernel.tasks.iter().filter(|task| is_waiting(task.place)) {
             let waited = now - task.runnable_at;
@@ -116,10 +150,15 @@ impl Oracle {
                 return Some(("kernel", what));
             }
             // With part of the CPUs, it may be among all the others there.
-            let mine = if self.free { nr_cpus } else { 1 };
+            let mine = if self.free && task.migration_disabled() == 0 { nr_cpus } else { 1 };
             let turns = weights / (mine * u64::from(task.weight().0.max(1))) + nr / mine + 1;
-            let limit =
-                (STARVED_SLACK_NS + STARVED_TURNS * turn_ns * turns).min(self.timeout_ns / 2);
+            // Nor is it the scheduler who takes what higher classes have of its CPU.
+            let state = &cpus[task.cpu() as usize];
+            let taken_ns = state.taken_ns.saturating_sub(task.taken_before)
+                + if state.taken > 0 { now - state.taken_at } else { 0 };
+            let limit = (STARVED_SLACK_NS + STARVED_TURNS * turn_ns * turns)
+                .min(self.timeout_ns / 2)
+                + taken_ns;
             if waited > limit {
                 let what = format!(
                     "task {pid} of weight {} waits for {} ms among {nr}; {} ms at most are its turn",
@@ -180,10 +219,10 @@ impl Oracle {
         now: u64,
     ) -> Option<Finding> {
         for (number, cpu) in cpus.iter().enumerate() {
-            if cpu.run_ns + cpu.idle_ns != now {
+            if cpu.run_ns + cpu.idle_ns + cpu.taken_ns + cpu.offline_ns != now {
                 let what = format!(
-                    "CPU {number} ran for {} ns and idled for {} ns of {now} ns",
-                    cpu.run_ns, cpu.idle_ns
+                    "CPU {number} ran for {} ns, idled for {} ns, was taken for {} ns and offline for {} ns of {now} ns",
+                    cpu.run_ns, cpu.idle_ns, cpu.taken_ns, cpu.offline_ns
                 );
                 return Some(("accounting", what));
             }

@@ -1,26 +1,34 @@
 //! What `scheduler simulate` was asked for, and its runs.
 
 use super::{
-    machine::{Violation, run},
+    machine::{Violation, follow},
     object::BUILTIN,
     report::Summary,
     scenario::Scenario,
+    show::Follow,
     stats::Stats,
+    sweep::Sweep,
+    trace::Trace,
 };
 use crate::{
     exit::{Exit, Failure},
-    machine::topology::Topology,
+    machine::{stop::Stop, topology::Topology},
     settings::Tuning,
     stats::text,
 };
 use anyhow::{Context, Result};
+use indicatif::{ProgressBar, ProgressStyle};
 use nix::time::{ClockId, clock_gettime};
 use std::{
+    cell::Cell,
     fs::File,
     io::Read,
     num::NonZero,
     path::PathBuf,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -31,7 +39,7 @@ const FILE_MAX: u64 = 1 << 20;
 const VIOLATIONS_MAX: usize = 10;
 
 /// A simulation to run.
-#[derive(Debug, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Plan {
     /// The scenario's file.
     pub file: PathBuf,
@@ -43,6 +51,10 @@ pub struct Plan {
     pub topology: Option<Topology>,
     /// The figures that the policy decides by.
     pub tuning: Tuning,
+    /// Values of a setting to run it under, one after the other.
+    pub sweep: Option<Sweep>,
+    /// Where a trace of the first run goes.
+    pub perfetto: Option<PathBuf>,
     /// Print JSON.
     pub json: bool,
 }
@@ -59,6 +71,32 @@ pub struct Results<'a> {
 /// CPU time that this thread has had.
 fn cpu_time() -> Result<Duration> {
     Ok(clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).context("reading the CPU time")?.into())
+}
+
+fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// How much is done, drawn on standard error if that is a terminal.
+struct Progress(ProgressBar);
+
+impl Progress {
+    fn new(runs: u64, duration_ns: u64) -> Self {
+        let bar = ProgressBar::new(runs.saturating_mul(duration_ns) / 1_000_000);
+        let style = "{bar:30} {percent}% of simulated time  {elapsed}, {eta} left";
+        if let Ok(style) = ProgressStyle::with_template(style) {
+            bar.set_style(style);
+        }
+        Self(bar)
+    }
+
+    fn add(&self, ns: u64) {
+        self.0.inc(ns / 1_000_000);
+    }
+
+    fn end(&self) {
+        self.0.finish_and_clear();
+    }
 }
 
 /// One run: its seed's number, how it ended, and what CPU time it took.
@@ -84,24 +122,49 @@ impl Plan {
         Scenario::parse(&text, self.topology.clone()).map_err(refuse)
     }
 
-    /// Runs it on all CPUs of this machine. The result is the same on any number of them.
+    /// Runs it on all CPUs of this machine, until `stop`: then the results are of what has been run. They are the same on
+    /// any number of CPUs.
     ///
     /// # Errors
-    /// When the system has no room for a run.
-    pub fn run<'a>(&self, scenario: &'a Scenario) -> Result<Results<'a>> {
+    /// When the system has no room for a run, or a trace cannot be written.
+    pub fn run<'a>(&self, scenario: &'a Scenario, stop: &Stop) -> Result<Results<'a>> {
+        let results = Self::run_all(std::slice::from_ref(self), scenario, stop)?;
+        results.into_iter().next().context("a plan of no runs")
+    }
+
+    /// The same for several plans with the same number of runs; those of which none has begun at `stop` have no results.
+    pub(super) fn run_all<'a>(
+        plans: &[Self],
+        scenario: &'a Scenario,
+        stop: &Stop,
+    ) -> Result<Vec<Results<'a>>> {
+        let Some(first) = plans.first() else { return Ok(Vec::new()) };
         let began = Instant::now();
+        let total = first.runs * plans.len() as u64;
+        let trace = first.perfetto.as_deref().map(Trace::create).transpose()?;
+        let (trace, progress) = (Mutex::new(trace), Progress::new(total, scenario.duration));
         let next = AtomicU64::new(0);
         let threads = thread::available_parallelism().map_or(1, NonZero::get);
-        let threads = threads.min(usize::try_from(self.runs).unwrap_or(threads));
+        let threads = threads.min(usize::try_from(total).unwrap_or(threads));
         let worker = || -> Result<Vec<Run>> {
             let mut runs = Vec::new();
             loop {
                 let number = next.fetch_add(1, Ordering::Relaxed);
-                if number >= self.runs {
+                if number >= total || number > 0 && stop.is_triggered() {
                     return Ok(runs);
                 }
-                let (began, seed) = (cpu_time()?, self.seed.wrapping_add(number));
-                let (stats, violation) = run(scenario, BUILTIN, self.tuning, seed)?;
+                let plan = &plans[(number / first.runs) as usize];
+                let mut trace = if number == 0 { lock(&trace).take() } else { None };
+                let told = Cell::new(0);
+                let goes_on = |now| {
+                    progress.add(now - told.replace(now));
+                    !stop.is_triggered()
+                };
+                let (began, seed) = (cpu_time()?, plan.seed.wrapping_add(number % first.runs));
+                let followed = Follow { goes_on: Some(&goes_on), trace: trace.as_mut() };
+                let (stats, violation) = follow(scenario, BUILTIN, plan.tuning, seed, followed)?;
+                progress.add(scenario.duration.saturating_sub(told.get()));
+                trace.map_or(Ok(()), Trace::finish)?;
                 runs.push((number, stats, violation, cpu_time()?.saturating_sub(began)));
             }
         };
@@ -116,22 +179,28 @@ impl Plan {
             }
             anyhow::Ok(runs)
         })?;
+        progress.end();
         runs.sort_unstable_by_key(|(number, ..)| *number);
+        let took = began.elapsed();
+        let of_plan = |a: &Run, b: &Run| a.0 / first.runs == b.0 / first.runs;
+        Ok(runs.chunk_by(of_plan).map(|runs| first.add_up(scenario, runs, took)).collect())
+    }
 
+    fn add_up<'a>(&self, scenario: &'a Scenario, runs: &[Run], took: Duration) -> Results<'a> {
         let mut summary = Summary {
             scenario,
             seed: self.seed,
-            runs: self.runs,
+            runs: runs.len() as u64,
             stats: Stats::default(),
-            took: began.elapsed(),
+            took,
             cpu_took: runs.iter().map(|(.., took)| *took).sum(),
         };
         let mut violations = Vec::new();
         for (_, stats, violation, _) in runs {
-            summary.stats.merge(&stats);
-            violations.extend(violation);
+            summary.stats.merge(stats);
+            violations.extend(violation.clone());
         }
         violations.truncate(VIOLATIONS_MAX);
-        Ok(Results { summary, violations })
+        Results { summary, violations }
     }
 }

@@ -2,9 +2,9 @@
 
 use super::{
     scenario::Scenario,
-    stats::{GroupStats, Stats},
+    stats::{Durations, GroupStats, Stats},
 };
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use std::{fmt::Write, time::Duration};
 
 /// Runs of one scenario, added up.
@@ -36,7 +36,17 @@ impl Summary<'_> {
     }
 
     fn simulated_s(&self) -> f64 {
-        self.scenario.duration as f64 / 1e9 * self.runs as f64
+        self.stats.machine.simulated_ns as f64 / 1e9
+    }
+
+    /// CPU time of tasks, of all that there was.
+    pub fn busy_percent(&self) -> f64 {
+        percent(self.stats.machine.run_ns, self.stats.machine.cpu_ns)
+    }
+
+    /// Times that a task started, in a second of simulated time.
+    pub fn switches_per_s(&self) -> f64 {
+        self.stats.machine.switches as f64 / self.simulated_s().max(1e-9)
     }
 
     /// For people: a row a group, and lines about the machine.
@@ -48,26 +58,14 @@ impl Summary<'_> {
         let mut rows = vec![head.map(str::to_owned).to_vec()];
         let named = self.scenario.group.iter().zip(&self.stats.groups);
         rows.extend(named.map(|(group, stats)| self.cells(&group.name, stats)));
-        let columns = head.len();
-        let widths: Vec<_> = (0..columns)
-            .map(|i| rows.iter().map(|row| row[i].chars().count()).max().unwrap_or(0))
-            .collect();
-        let mut text = String::new();
-        for row in &rows {
-            let mut line = format!("{:<1$}", row[0], widths[0]);
-            for (cell, width) in row.iter().zip(&widths).skip(1) {
-                let _ = write!(line, "  {cell:>width$}");
-            }
-            text += line.trim_end();
-            text.push('\n');
-        }
-        let machine = &self.stats.machine;
+        let mut text = table(&rows);
         let _ = writeln!(
             text,
-            "{} CPUs  {:.1}% busy  {:.0} switches/s  {} run(s) from seed {}  log {:016x}",
+            "{} CPUs  {:.1}% busy{}  {:.0} switches/s  {} run(s) from seed {}  log {:016x}",
             self.scenario.topology.places.len(),
-            percent(machine.run_ns, machine.cpu_ns),
-            machine.switches as f64 / self.simulated_s(),
+            self.busy_percent(),
+            self.otherwise(),
+            self.switches_per_s(),
             self.runs,
             self.seed,
             self.stats.log_hash
@@ -80,6 +78,17 @@ impl Summary<'_> {
             self.events_per_s()
         );
         text
+    }
+
+    /// What else became of CPU time, where that happened.
+    fn otherwise(&self) -> String {
+        let machine = &self.stats.machine;
+        let parts = [(machine.taken_ns, "taken"), (machine.offline_ns, "offline")];
+        parts
+            .iter()
+            .filter(|(ns, _)| *ns > 0)
+            .map(|&(ns, name)| format!("  {:.1}% {name}", percent(ns, machine.cpu_ns)))
+            .collect()
     }
 
     fn cells(&self, name: &str, stats: &GroupStats) -> Vec<String> {
@@ -112,17 +121,6 @@ impl Summary<'_> {
         let named = self.scenario.group.iter().zip(&self.stats.groups);
         let groups: Vec<_> = named
             .map(|(group, stats)| {
-                let percentiles = |durations: &super::stats::Durations| {
-                    let mut all: serde_json::Map<_, _> = SHARES
-                        .iter()
-                        .map(|&(name, share)| {
-                            (format!("{name}_us"), json!(durations.percentile_us(share)))
-                        })
-                        .collect();
-                    all.insert("max_us".into(), json!(durations.max_ns as f64 / 1e3));
-                    all.insert("count".into(), json!(durations.count()));
-                    all
-                };
                 json!({
                     "name": group.name,
                     "tasks": stats.tasks / self.runs,
@@ -145,6 +143,10 @@ impl Summary<'_> {
             "machine": {
                 "cpus": self.scenario.topology.places.len(),
                 "busy_percent": percent(machine.run_ns, machine.cpu_ns),
+                "taken_percent": percent(machine.taken_ns, machine.cpu_ns),
+                "offline_percent": percent(machine.offline_ns, machine.cpu_ns),
+                "idle_beside": percentiles(&machine.idle_beside),
+                "shared_core_percent": percent(machine.shared_ns, machine.cpu_ns),
                 "switches": machine.switches,
                 "events": machine.events,
                 "simulated_s": self.simulated_s(),
@@ -155,8 +157,36 @@ impl Summary<'_> {
     }
 }
 
+/// Rows as aligned columns: the first to the left, the others to the right.
+pub fn table(rows: &[Vec<String>]) -> String {
+    let columns = rows.first().map_or(0, Vec::len);
+    let widths: Vec<_> = (0..columns)
+        .map(|i| rows.iter().map(|row| row[i].chars().count()).max().unwrap_or(0))
+        .collect();
+    let mut text = String::new();
+    for row in rows {
+        let mut line = format!("{:<1$}", row[0], widths[0]);
+        for (cell, width) in row.iter().zip(&widths).skip(1) {
+            let _ = write!(line, "  {cell:>width$}");
+        }
+        text += line.trim_end();
+        text.push('\n');
+    }
+    text
+}
+
+fn percentiles(durations: &Durations) -> Map<String, Value> {
+    let figure = |&(name, share): &(&str, f64)| {
+        (format!("{name}_us"), json!(durations.percentile_us(share)))
+    };
+    let mut all: Map<_, _> = SHARES.iter().map(figure).collect();
+    all.insert("max_us".into(), json!(durations.max_ns as f64 / 1e3));
+    all.insert("count".into(), json!(durations.count()));
+    all
+}
+
 /// Microseconds as people read them.
-fn duration(us: f64) -> String {
+pub fn duration(us: f64) -> String {
     match us {
         _ if us < 1_000.0 => format!("{us:.0}us"),
         _ if us < 1_000_000.0 => format!("{:.1}ms", us / 1e3),

@@ -2,6 +2,8 @@
 
 use super::{
     dist::{self, Dist},
+    phase::{self, Phase},
+    script::Event,
     topology,
 };
 use crate::{
@@ -34,22 +36,9 @@ pub struct Scenario {
     pub costs: Costs,
     /// The tasks.
     pub group: Vec<Group>,
-    /// What happens to them meanwhile.
+    /// What happens to the machine and to them meanwhile.
     #[serde(default)]
-    pub event: Vec<Change>,
-}
-
-/// A change of all tasks that a group has at some instant.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Change {
-    /// When, in nanoseconds.
-    #[serde(deserialize_with = "span")]
-    pub at: u64,
-    /// Whose.
-    pub group: String,
-    /// Their new nice value.
-    pub nice: Nice,
+    pub event: Vec<Event>,
 }
 
 /// Ticks a second: one of the kernel's own choices.
@@ -166,51 +155,15 @@ pub enum Policy {
     Idle = 5,
 }
 
-/// A step of a task's life.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Phase {
-    /// Needs a CPU for so long.
-    Run(Dist),
-    /// Sleeps for so long.
-    Sleep(Dist),
-    /// Sleeps until its next period begins.
-    Period(Period),
-    /// Wakes the task of a group that has its own number in this one, or counts for when that waits.
-    Wake(String),
-    /// As `wake`, and is about to sleep: a synchronous wakeup.
-    Handoff(String),
-    /// Sleeps until it is woken.
-    Wait,
-    /// Gives up the rest of its slice.
-    Yield,
-    /// Makes a task of that group.
-    Fork(String),
-    /// Ends.
-    Exit,
-}
-
-/// A period, and by when the work of each has to be done.
-#[derive(Debug, Clone, Copy, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Period {
-    /// Time between two beginnings.
-    #[serde(deserialize_with = "span")]
-    pub every: u64,
-    /// From the beginning, in which the task reaches its next period; `every` if absent.
-    #[serde(default, deserialize_with = "maybe_span")]
-    pub deadline: Option<u64>,
-}
-
 fn at_once() -> Dist {
     Dist::Fixed(0)
 }
 
-fn span<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+pub(super) fn span<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
     dist::span(&String::deserialize(from)?).map_err(D::Error::custom)
 }
 
-fn maybe_span<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
+pub(super) fn maybe_span<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
     span(from).map(Some)
 }
 
@@ -248,15 +201,20 @@ impl Scenario {
                 return Err(format!("two groups are named '{}'", group.name.escape_default()));
             }
         }
-        for change in &self.event {
-            let name = change.group.escape_default();
-            if !names.contains_key(change.group.as_str()) {
+        let nr_cpus = self.topology.places.len();
+        for event in &self.event {
+            if let Some(group) = event.group().filter(|group| !names.contains_key(group)) {
+                let name = group.escape_default();
                 return Err(format!("event: there is no group '{name}'"));
             }
+            event
+                .cpus()
+                .map_or(Ok(()), |list| check_cpus(list, nr_cpus))
+                .map_err(|e| format!("event: {e}"))?;
         }
         for group in &self.group {
             group
-                .check(&names, self.topology.places.len())
+                .check(&names, nr_cpus)
                 .map_err(|e| format!("group '{}': {e}", group.name.escape_default()))?;
         }
         Ok(())
@@ -269,6 +227,20 @@ impl Scenario {
             Some(list) => cpulist::parse(list, nr_cpus),
             None => (0..nr_cpus as u32).map(CpuId).collect(),
         }
+    }
+
+    /// The names of all mutexes.
+    pub fn locks(&self) -> Vec<&str> {
+        let phases = self.group.iter().flat_map(|group| &group.phases);
+        let mut names: Vec<_> = phases.filter_map(Phase::lock).collect();
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+
+    /// The number of a mutex among [`Self::locks`].
+    pub fn lock_of(&self, name: &str) -> usize {
+        self.locks().binary_search(&name).unwrap_or(0)
     }
 
     /// The number of a group of that name. [`Self::parse`] has seen that it exists.
@@ -284,52 +256,21 @@ impl Group {
     }
 
     fn check(&self, names: &BTreeMap<&str, u32>, nr_cpus: usize) -> Result<(), String> {
-        if let Some(list) = &self.cpus {
-            let is_good = |part: &str| {
-                let cpus = cpulist::parse(part, nr_cpus + 1);
-                !cpus.is_empty() && cpus.iter().all(|cpu| cpu.index() < nr_cpus)
-            };
-            if !list.split(',').all(is_good) {
-                return Err(format!(
-                    "cpus: '{}' is no list of CPUs from 0 to {}",
-                    list.escape_default(),
-                    nr_cpus - 1
-                ));
-            }
-        }
-        let takes_time = |phase: &Phase| match phase {
-            Phase::Run(dist) | Phase::Sleep(dist) => !matches!(dist, Dist::Fixed(0)),
-            Phase::Period(period) => period.every > 0,
-            Phase::Wait | Phase::Exit => true,
-            _ => false,
-        };
-        if !self.phases.iter().any(takes_time) {
-            return Err("phases: none takes time".into());
-        }
-        for phase in &self.phases {
-            match phase {
-                Phase::Period(period) if period.every == 0 => {
-                    return Err("period: every must be longer than 0".into());
-                }
-                Phase::Wake(to) | Phase::Handoff(to) | Phase::Fork(to) => {
-                    match (names.get(to.as_str()), phase) {
-                        (None, _) => {
-                            return Err(format!("there is no group '{}'", to.escape_default()));
-                        }
-                        (Some(0), Phase::Wake(_) | Phase::Handoff(_)) => {
-                            return Err(format!(
-                                "group '{}' has no task to wake",
-                                to.escape_default()
-                            ));
-                        }
-                        _ => {}
-                    }
-                }
-                _ => {}
-            }
-        }
-        Ok(())
+        self.cpus.as_deref().map_or(Ok(()), |list| check_cpus(list, nr_cpus))?;
+        phase::check(&self.phases, names)
     }
+}
+
+fn check_cpus(list: &str, nr_cpus: usize) -> Result<(), String> {
+    let is_good = |part: &str| {
+        let cpus = cpulist::parse(part, nr_cpus + 1);
+        !cpus.is_empty() && cpus.iter().all(|cpu| cpu.index() < nr_cpus)
+    };
+    if list.split(',').all(is_good) {
+        return Ok(());
+    }
+    let (list, last) = (list.escape_default(), nr_cpus - 1);
+    Err(format!("cpus: '{list}' is no list of CPUs from 0 to {last}"))
 }
 
 /// A message with its line and column, counted from 1.

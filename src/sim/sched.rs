@@ -3,13 +3,14 @@
 use super::{
     abi,
     events::Kind,
+    hotplug::Stage,
     machine::Machine,
-    task::{Place, TaskId},
+    task::{Place, QueueId, TaskId},
 };
 
 /// What is logged of a task.
 const LOG_RUNS: u64 = 1;
-const LOG_STOPS: u64 = 2;
+pub(super) const LOG_STOPS: u64 = 2;
 
 /// What a CPU does next.
 enum Pick {
@@ -38,6 +39,9 @@ impl Machine<'_> {
         if let Some(fault) = self.kernel.fault.take() {
             self.violated("kernel", fault);
         }
+        if let Some((id, cpu)) = self.kernel.to_offline.take() {
+            self.sent_offline(id, cpu);
+        }
         while let Some(cpu) = self.kernel.rescheds.pop() {
             self.resched(cpu, here);
         }
@@ -53,6 +57,16 @@ impl Machine<'_> {
     /// `kick_one_cpu()`, `kick_one_cpu_if_idle()`.
     pub(super) fn kicked(&mut self, cpu: u32, flags: u64) {
         let curr = self.kernel.cpus[cpu as usize].curr;
+        // A higher class has it, or it is on its way out and the scheduler has not been told.
+        let is_leaving = match self.cpus[cpu as usize].stage {
+            Stage::Online | Stage::Dead(_) => false,
+            Stage::Draining(_) => true,
+            Stage::Emptying(since) => self.now - since <= self.scenario.costs.ipi,
+        };
+        if self.cpus[cpu as usize].taken > 0 || is_leaving {
+            self.kernel.missed_at = Some(self.now);
+            return;
+        }
         if flags & abi::SCX_KICK_IDLE != 0 && curr.is_some() {
             return;
         }
@@ -118,11 +132,16 @@ impl Machine<'_> {
         task.place = place;
         self.after_callback(cpu);
         self.schedule(cpu, false);
+        self.switched_out(id, cpu);
     }
 
     /// `__schedule()`: the CPU chooses what it runs. `runnable`: what it runs could go on.
     pub(super) fn schedule(&mut self, cpu: u32, runnable: bool) {
         self.cpus[cpu as usize].resched_at = None;
+        // A higher class goes on.
+        if self.cpus[cpu as usize].taken > 0 {
+            return;
+        }
         let prev = self.kernel.cpus[cpu as usize].curr;
         if runnable {
             self.update_curr(cpu);
@@ -146,14 +165,22 @@ impl Machine<'_> {
                     self.put_prev(cpu, id, 0);
                 }
                 self.set_next(cpu, next);
+                if let (Some(id), true) = (prev, runnable && prev != Some(next)) {
+                    self.switched_out(id, cpu);
+                }
             }
             Pick::Nothing => {
                 if let (Some(id), true) = (prev, runnable) {
                     self.put_prev(cpu, id, abi::SCX_ENQ_LAST);
                 }
                 self.leave(cpu);
+                if let (Some(id), true) = (prev, runnable) {
+                    self.switched_out(id, cpu);
+                }
             }
         }
+        self.balance_push(cpu);
+        self.show_switch(cpu);
     }
 
     /// `balance_one()`.
@@ -161,6 +188,10 @@ impl Machine<'_> {
         let keeps = |machine: &mut Self| {
             runnable && prev.is_some_and(|id| machine.kernel.task(id).slice() > 0)
         };
+        if std::mem::take(&mut self.kernel.cpus[cpu as usize].released) {
+            self.kernel.cpu_acquire(cpu);
+            self.after_callback(cpu);
+        }
         if keeps(self) {
             return Pick::Keep;
         }
@@ -171,7 +202,8 @@ impl Machine<'_> {
         let mut pick = Pick::Nothing;
         let mut loops = abi::SCX_DSP_MAX_LOOPS;
         loop {
-            let moved = if self.kernel.consume_global_dsq(cpu) {
+            let online = self.kernel.cpus[cpu as usize].online;
+            let moved = if self.kernel.consume_global_dsq(cpu) || !online {
                 0
             } else {
                 let moved = self.kernel.dispatch(cpu, prev);
@@ -204,27 +236,20 @@ impl Machine<'_> {
     fn put_prev(&mut self, cpu: u32, id: TaskId, enq_flags: u64) {
         self.log(LOG_STOPS, cpu, id);
         self.kernel.stopping(cpu, id, true);
-        let now = self.now;
-        let task = self.kernel.task(id);
-        task.place = Place::Held;
-        task.runnable_at = now;
-        task.woke = false;
+        self.waits_again(id, cpu);
         self.do_enqueue(id, cpu, enq_flags);
     }
 
     /// `set_next_task_scx()`.
     fn set_next(&mut self, cpu: u32, id: TaskId) {
-        if !self.kernel.tasks[id.index()].may_run(cpu) {
+        let task = &self.kernel.tasks[id.index()];
+        if !task.may_run(cpu) && !task.migration_pending {
             let pid = self.kernel.task(id).pid();
             self.violated("affinity", format!("task {pid} runs on CPU {cpu}"));
             return;
         }
-        if let Some(since) = self.cpus[cpu as usize].idle_at.take() {
-            self.cpus[cpu as usize].idle_ns += self.now - since;
-            self.kernel.idle.update(cpu, false);
-            self.kernel.update_idle(cpu, false);
-            self.after_callback(cpu);
-        }
+        self.note_idle_beside(id, cpu);
+        self.end_idle(cpu);
         self.kernel.dispatch_dequeue(id);
         let now = self.now;
         let task = self.kernel.task(id);
@@ -291,6 +316,35 @@ impl Machine<'_> {
         self.events.push(at, Kind::Idle(cpu));
     }
 
+    /// For how long a CPU that the task may use has been idle while it waited: the one that takes it now, or the one that
+    /// has been idle for longest.
+    fn note_idle_beside(&mut self, id: TaskId, cpu: u32) {
+        let task = &self.kernel.tasks[id.index()];
+        let runnable_at = task.runnable_at.max(task.movable_at);
+        let since = |cpu: u32| self.cpus[cpu as usize].idle_at.map(|at| at.max(runnable_at));
+        let idle = self.kernel.idle.cpus.bits();
+        let others = idle.both(task.bits()).filter(|&cpu| self.kernel.cpus[cpu as usize].online);
+        if let Some(since) = since(cpu).or_else(|| others.filter_map(since).min()) {
+            self.stats.machine.idle_beside.add(self.now.saturating_sub(since));
+        }
+    }
+
+    /// Adds up the time that a CPU was idle. True: it was.
+    pub(super) fn account_idle(&mut self, cpu: u32) -> bool {
+        let since = self.cpus[cpu as usize].idle_at.take();
+        self.cpus[cpu as usize].idle_ns += since.map_or(0, |since| self.now - since);
+        since.is_some()
+    }
+
+    /// `put_prev_task_idle()`, if the CPU was idle.
+    pub(super) fn end_idle(&mut self, cpu: u32) {
+        if self.account_idle(cpu) {
+            self.kernel.idle.update(cpu, false);
+            self.kernel.update_idle(cpu, false);
+            self.after_callback(cpu);
+        }
+    }
+
     /// `set_next_task_idle()`.
     pub(super) fn become_idle(&mut self, cpu: u32) {
         self.kernel.idle.update(cpu, true);
@@ -300,11 +354,19 @@ impl Machine<'_> {
 
     /// `do_enqueue_task()`. `here` is where that runs.
     pub(super) fn do_enqueue(&mut self, id: TaskId, here: u32, enq_flags: u64) {
+        let home = self.kernel.task(id).cpu() as u32;
+        if !self.kernel.cpus[home as usize].online {
+            // The scheduler is not asked about a CPU on its way out.
+            let task = self.kernel.task(id);
+            task.direct = None;
+            task.set_slice(abi::SCX_SLICE_DFL);
+            self.kernel.dispatch_enqueue(id, QueueId::Local(home), enq_flags, false);
+            return self.after_callback(here);
+        }
         if self.kernel.task(id).direct.is_none() {
             self.kernel.enqueue(here, id, enq_flags);
         }
         let task = self.kernel.task(id);
-        let home = task.cpu() as u32;
         if let Some(insertion) = task.direct.take() {
             self.kernel.insert(id, insertion, enq_flags, home);
         }

@@ -66,10 +66,20 @@ pub struct GroupStats {
 /// Of the machine.
 #[derive(Debug, Clone, Default)]
 pub struct MachineStats {
-    /// Time simulated, of all CPUs together.
+    /// Time simulated.
+    pub simulated_ns: u64,
+    /// The same, of all CPUs together.
     pub cpu_ns: u64,
-    /// Of that, with a task.
+    /// Of that, with a task,
     pub run_ns: u64,
+    /// with a task of a higher class,
+    pub taken_ns: u64,
+    /// and without the CPU.
+    pub offline_ns: u64,
+    /// Time that CPUs were idle beside the task that they took then.
+    pub idle_beside: Durations,
+    /// Time, in nanoseconds, that tasks shared their core beside an idle one that they may use; to a tick.
+    pub shared_ns: u64,
     /// Times a task started to run.
     pub switches: u64,
     /// Events and callbacks.
@@ -105,8 +115,13 @@ impl Stats {
             to.tasks += from.tasks;
         }
         let (to, from) = (&mut self.machine, &other.machine);
+        to.simulated_ns += from.simulated_ns;
         to.cpu_ns += from.cpu_ns;
         to.run_ns += from.run_ns;
+        to.taken_ns += from.taken_ns;
+        to.offline_ns += from.offline_ns;
+        to.idle_beside.merge(&from.idle_beside);
+        to.shared_ns += from.shared_ns;
         to.switches += from.switches;
         to.events += from.events;
         self.log_hash = self.log_hash.rotate_left(1) ^ other.log_hash;

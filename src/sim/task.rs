@@ -70,8 +70,16 @@ pub struct Birth {
 /// A task.
 pub struct Task {
     p: NonNull<abi::task_struct>,
-    /// Where it may run.
-    pub allowed: Mask,
+    /// The affinity that was asked for: the kernel's `cpus_mask`.
+    allowed: Mask,
+    /// The one CPU of a task that was switched out with migration disabled: `cpus_ptr` then.
+    pinned: Option<Mask>,
+    /// It runs where it may not any more, until the stopper moves it.
+    pub migration_pending: bool,
+    /// Since when its affinity and its weight, and whether it may migrate, are what they are.
+    pub movable_at: u64,
+    /// Since when it reads under RCU.
+    pub reads_at: u64,
     /// Where it is.
     pub place: Place,
     /// Its number in the queue that it is in, by arrival.
@@ -80,6 +88,8 @@ pub struct Task {
     pub direct: Option<Insertion>,
     /// Since when it waits for a CPU.
     pub runnable_at: u64,
+    /// What higher classes had taken of its CPU by then, in nanoseconds.
+    pub taken_before: u64,
     /// Up to when its run time is charged.
     pub charged_at: u64,
     /// Whether it waits because it woke, not because its slice was over.
@@ -123,10 +133,15 @@ impl Task {
         Self {
             p: NonNull::from(Box::leak(p)),
             allowed,
+            pinned: None,
+            migration_pending: false,
+            movable_at: 0,
+            reads_at: 0,
             place: Place::Asleep,
             dsq_seq: 0,
             direct: None,
             runnable_at: 0,
+            taken_before: 0,
             charged_at: 0,
             woke: false,
             storage: None,
@@ -148,8 +163,18 @@ impl Task {
         run_ns, set_run_ns: u64 = se.sum_exec_runtime;
         /// Number of CPUs that it may run on.
         nr_allowed: i32 = nr_cpus_allowed;
+        /// Depth of the sections in which it may not migrate.
+        migration_disabled, set_migration_disabled: u16 = migration_disabled;
+        /// Depth of the sections in which it reads under RCU.
+        rcu_nesting, set_rcu_nesting: i32 = rcu_read_lock_nesting;
         /// Number.
         pid: i32 = pid;
+    }
+
+    /// Its static priority: 120 is nice 0.
+    pub fn prio(&self) -> i32 {
+        // SAFETY: as for the fields above.
+        unsafe { (*self.p.as_ptr()).static_prio }
     }
 
     /// Sets its state, `TASK_*`.
@@ -183,12 +208,47 @@ impl Task {
 
     /// Whether it may run on a CPU.
     pub fn may_run(&self, cpu: u32) -> bool {
-        self.bits().has(cpu)
+        self.bits().has(cpu) && (self.migration_disabled() == 0 || self.cpu() == cpu as i32)
     }
 
-    /// The CPUs that it may run on.
+    /// The CPUs that it may run on: the kernel's `cpus_ptr`.
     pub fn bits(&self) -> Bits<'_> {
+        self.pinned.as_ref().unwrap_or(&self.allowed).bits()
+    }
+
+    /// The affinity that was asked for.
+    pub fn allowed(&self) -> Bits<'_> {
         self.allowed.bits()
+    }
+
+    /// Gives it another affinity, which is not empty. It counts once migration is enabled.
+    pub fn set_allowed(&mut self, allowed: Mask) {
+        let nr = allowed.bits().count() as i32;
+        self.allowed = allowed;
+        let cpus_ptr = self.cpus_ptr();
+        // SAFETY: as for the fields above; the mask that it names lives as long as self has it.
+        unsafe {
+            (*self.p.as_ptr()).nr_cpus_allowed = nr;
+            (*self.p.as_ptr()).cpus_ptr = cpus_ptr;
+        }
+    }
+
+    /// Binds it to a CPU while migration is disabled, or ends that.
+    pub fn pin(&mut self, cpu: Option<Mask>) {
+        self.pinned = cpu;
+        let cpus_ptr = self.cpus_ptr();
+        // SAFETY: as in set_allowed().
+        unsafe { (*self.p.as_ptr()).cpus_ptr = cpus_ptr }
+    }
+
+    /// Whether [`Self::pin`] bound it.
+    pub fn is_pinned(&self) -> bool {
+        self.pinned.is_some()
+    }
+
+    /// The mask of [`Self::bits`], as the kernel's half takes it.
+    pub fn cpus_ptr(&self) -> *const abi::cpumask {
+        self.pinned.as_ref().unwrap_or(&self.allowed).as_ptr()
     }
 
     /// Gives it room for the state that the kernel's half keeps of it, zeroed. That room is its own until it dies.

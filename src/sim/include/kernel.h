@@ -55,6 +55,7 @@ enum scx_ops_flags : u64 {
 	SCX_OPS_KEEP_BUILTIN_IDLE = 1,
 	SCX_OPS_ENQ_LAST = 2,
 	SCX_OPS_ENQ_EXITING = 4,
+	SCX_OPS_ENQ_MIGRATION_DISABLED = 16,
 };
 
 enum scx_slices : u64 {

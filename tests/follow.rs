@@ -1,0 +1,202 @@
+//! Runs of the simulator that are followed: a trace, a bar of progress, and an end before the end.
+
+use nix::{
+    libc::SIGINT,
+    pty::openpty,
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use protobuf::{CodedInputStream, rt::WireType};
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    io::Read,
+    process::{Command, Stdio},
+    thread,
+    time::Duration,
+};
+
+const SCHEDULER: &str = env!("CARGO_BIN_EXE_scheduler");
+
+fn scenario(name: &str) -> String {
+    format!("{}/scenarios/{name}.toml", env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The fields of a message: numbers, and bytes.
+fn fields(bytes: &[u8]) -> Vec<(u32, u64, Vec<u8>)> {
+    let mut input = CodedInputStream::from_bytes(bytes);
+    let mut all = Vec::new();
+    while let Some(tag) = input.read_raw_tag_or_eof().expect("a tag") {
+        all.push(match WireType::new(tag & 7).expect("a wire type") {
+            WireType::Varint => (tag >> 3, input.read_uint64().expect("a number"), Vec::new()),
+            WireType::LengthDelimited => (tag >> 3, 0, input.read_bytes().expect("bytes")),
+            other => panic!("{other:?} is not used"),
+        });
+    }
+    all
+}
+
+fn number(message: &[(u32, u64, Vec<u8>)], field: u32) -> u64 {
+    message.iter().find(|(tag, ..)| *tag == field).expect("the field").1
+}
+
+fn bytes(message: &[(u32, u64, Vec<u8>)], field: u32) -> Option<&[u8]> {
+    message.iter().find(|(tag, ..)| *tag == field).map(|(.., bytes)| &bytes[..])
+}
+
+#[test]
+fn a_trace_tells_what_ran_where() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("out.pftrace");
+    let output = Command::new(SCHEDULER)
+        .args(["simulate", &scenario("real-time-neighbour"), "--json", "--perfetto"])
+        .arg(&path)
+        .output()
+        .expect("it starts");
+    assert!(output.status.success(), "{output:?}");
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+
+    // By CPU: since when it runs what. By name: time, and wakeups.
+    let mut runs = BTreeMap::<u64, (u64, u64, String)>::new();
+    let mut ran_ns = BTreeMap::<String, u64>::new();
+    let mut wakeups = 0;
+    let trace = fs::read(path).expect("the trace");
+    for (tag, _, packet) in fields(&trace) {
+        assert_eq!(tag, 1, "TracePacket");
+        let packet = fields(&packet);
+        assert_eq!(number(&packet, 10), 1, "trusted_packet_sequence_id");
+        let bundle = fields(bytes(&packet, 1).expect("ftrace_events"));
+        let cpu = number(&bundle, 1);
+        let event = fields(bytes(&bundle, 2).expect("event"));
+        let now = number(&event, 1);
+        wakeups += u64::from(bytes(&event, 20).is_some());
+        let Some(switch) = bytes(&event, 4) else { continue };
+        let switch = fields(switch);
+        let text = |field| String::from_utf8(bytes(&switch, field).expect("text").to_vec());
+        let next = (now, number(&switch, 6), text(5).expect("UTF-8"));
+        let (since, pid, comm) = runs.insert(cpu, next).unwrap_or((0, 0, format!("swapper/{cpu}")));
+        assert_eq!((number(&switch, 2), text(1)), (pid, Ok(comm.clone())), "at {now} on {cpu}");
+        assert!(since <= now);
+        let group = comm.rsplit_once([' ', '/']).map_or(comm.as_str(), |(group, _)| group);
+        *ran_ns.entry(group.to_owned()).or_default() += now - since;
+    }
+    let whole_ns = 8.0 * 10e9;
+    for group in report["groups"].as_array().expect("groups") {
+        let name = group["name"].as_str().expect("a name");
+        let percent = ran_ns[name] as f64 * 100.0 / whole_ns;
+        // The last runs have no end in the trace.
+        let told = group["cpu_percent"].as_f64().expect("a number");
+        assert!((percent - told).abs() < 0.5, "{name}: {percent} in the trace, {told} told");
+    }
+    let taken = ran_ns["real-time"] as f64 * 100.0 / whole_ns;
+    let told = report["machine"]["taken_percent"].as_f64().expect("a number");
+    assert!((taken - told).abs() < 0.1, "{taken} in the trace, {told} told");
+    let woken = report["groups"].as_array().expect("groups").iter();
+    let woken: u64 = woken.filter_map(|g| g["wakeup_latency"]["count"].as_u64()).sum();
+    assert!(woken <= wakeups && wakeups < woken + 30, "{wakeups} in the trace, {woken} told");
+}
+
+#[test]
+fn a_trace_that_cannot_be_written_is_told_of() {
+    for path in ["/nowhere/at/all", "/dev/full"] {
+        let output = Command::new(SCHEDULER)
+            .args(["simulate", &scenario("pinned-workers"), "--perfetto", path])
+            .output()
+            .expect("it starts");
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{text}");
+        assert!(text.contains("trac") || text.contains(path), "{text}");
+    }
+}
+
+#[test]
+fn an_interrupted_run_prints_what_there_is() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("long.toml");
+    let text = fs::read_to_string(scenario("audio-beside-games")).expect("readable");
+    fs::write(&path, text.replace("duration = \"10s\"", "duration = \"80000s\"")).expect("written");
+    let pty = openpty(None, None).expect("a terminal");
+    let mut child = Command::new(SCHEDULER)
+        .args(["simulate", path.to_str().expect("UTF-8"), "--json", "--runs", "100000"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::from(pty.slave))
+        .spawn()
+        .expect("it starts");
+    thread::sleep(Duration::from_secs(2));
+    let pid = Pid::from_raw(child.id() as i32);
+    kill(pid, Signal::try_from(SIGINT).expect("a signal")).expect("it is there");
+    let mut out = String::new();
+    child.stdout.take().expect("a pipe").read_to_string(&mut out).expect("UTF-8");
+    assert_eq!(child.wait().expect("it ends").code(), Some(0));
+    let report: serde_json::Value = serde_json::from_str(&out).expect("JSON");
+    let simulated_s = report["machine"]["simulated_s"].as_f64().expect("a number");
+    assert!((1.0..80_000.0).contains(&simulated_s), "{simulated_s} s");
+    assert!(report["groups"][2]["wakeup_latency"]["count"].as_u64() > Some(100), "{out}");
+    let runs = report["runs"].as_u64().expect("a number");
+    assert!((1..1000).contains(&runs), "{runs} runs");
+
+    let mut drawn = [0; 4096];
+    let length = File::from(pty.master).read(&mut drawn).expect("a bar was drawn");
+    let drawn = String::from_utf8_lossy(&drawn[..length]);
+    assert!(drawn.contains("% of simulated time"), "{drawn:?}");
+}
+
+#[test]
+fn a_sweep_shows_the_trade_off() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let svg = dir.path().join("out.svg");
+    let file = dir.path().join("many.toml");
+    let text = "about = \"many <on> a CPU\"\nduration = \"2s\"\nhz = 1000\ntopology = \"1 core\"\n\
+                [[group]]\nname = \"hogs\"\ntasks = 4\nphases = [{ run = \"1s\" }]\n\
+                [[group]]\nname = \"naps\"\ntasks = 1\nphases = [{ run = \"200us\" }, { sleep = \"exp 5ms\" }]\n";
+    fs::write(&file, text).expect("written");
+    let run = |args: &[&str]| {
+        let output = Command::new(SCHEDULER)
+            .args(["simulate", file.to_str().expect("UTF-8")])
+            .args(args)
+            .output()
+            .expect("it starts");
+        let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
+        (output.status.code(), text(output.stdout), text(output.stderr))
+    };
+    let range = ["--sweep", "slice_us=1000..20000"];
+    let path = svg.to_str().expect("UTF-8");
+    let (code, table, err) = run(&[&range[..], &["--svg", path, "--runs", "2"]].concat());
+    assert_eq!((code, err.as_str()), (Some(0), ""));
+    let rows: Vec<Vec<_>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(rows[0][..3], ["slice_us", "busy%", "switches/s"]);
+    assert!(table.lines().next().expect("a head").ends_with("hogs p99  naps p99"), "{table}");
+    assert_eq!(rows.len(), 11, "{table}");
+    assert_eq!((rows[1][0], rows[10][0]), ("1000", "20000"));
+    let switches = |row: usize| rows[row][2].parse::<f64>().expect("a number");
+    assert!(switches(1) > 1.5 * switches(10), "longer slices, fewer switches: {table}");
+    let drawn = fs::read_to_string(svg).expect("the chart");
+    assert!(drawn.starts_with("<svg") && drawn.trim_end().ends_with("</svg>"), "{drawn}");
+    for text in ["naps p99", "switches/s, right axis", "many &lt;on&gt; a CPU"] {
+        assert!(drawn.contains(text), "{text}: {drawn}");
+    }
+
+    // Each value is what a simulation with that setting prints.
+    let json = |args: &[&str]| {
+        let (code, out, err) = run(&[args, &["--json"]].concat());
+        assert_eq!((code, err.as_str()), (Some(0), ""));
+        serde_json::from_str::<serde_json::Value>(&out).expect("JSON")
+    };
+    let swept = json(&range);
+    let alone = json(&["--set", "slice_us=20000"]);
+    assert_eq!(swept["points"][9]["value"], 20_000);
+    assert_eq!(swept["points"][9]["result"]["log_hash"], alone["log_hash"]);
+    assert_ne!(swept["points"][0]["result"]["log_hash"], alone["log_hash"]);
+
+    for (args, says) in [
+        (&["--sweep", "slice_us=5..20"][..], "100 to 100000"),
+        (&["--sweep", "slice_us=2000..1000"], "LOW..HIGH"),
+        (&["--sweep", "slice_us=2000"], "LOW..HIGH"),
+        (&["--sweep", "slice=1000..2000"], "slice_us"),
+        (&["--svg", "x.svg"], "--sweep"),
+    ] {
+        let (code, out, err) = run(args);
+        assert_eq!((code, out.as_str(), err.lines().count()), (Some(2), "", 1), "{err}");
+        assert!(err.contains(says), "{args:?}: {err}");
+    }
+}

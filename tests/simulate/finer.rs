@@ -1,0 +1,254 @@
+//! Cases in which a fault shows in a figure alone: where tasks are placed, what they owe, how long they wait.
+
+use super::suite::{Case, at_most, oracles_only};
+use scheduler::sim::Stats;
+
+fn permille(group: usize, stats: &Stats) -> u64 {
+    stats.groups[group].run_ns * 1000 / stats.machine.run_ns
+}
+
+fn sharing(stats: &Stats) -> u64 {
+    stats.machine.shared_ns * 1000 / stats.machine.cpu_ns
+}
+
+pub const CASES: &[Case] = &[
+    Case {
+        name: "an idle core each",
+        text: r#"
+            about = "three tasks find their cores where they left them"
+            duration = "2s"
+            topology = "2 llcs x 2 cores x 2 threads"
+            [[group]]
+            name = "tasks"
+            tasks = 3
+            phases = [{ run = "exp 2ms" }, { sleep = "exp 1ms" }]
+        "#,
+        holds: |stats| at_most("migrations", stats.groups[0].migrations, 20),
+    },
+    Case {
+        name: "after each wave",
+        text: r#"
+            about = "a wave fills all threads; when it is over those that are left spread over the cores"
+            duration = "4s"
+            topology = "4 cores x 2 threads"
+            [[group]]
+            name = "steady"
+            tasks = 3
+            phases = [{ run = "exp 3ms" }, { sleep = "exp 300us" }]
+            [[group]]
+            name = "wave"
+            tasks = 6
+            phases = [{ period = { every = "100ms" } }, { run = "5ms..20ms" }]
+        "#,
+        // 9 as it is.
+        holds: |stats| at_most("time on a shared core beside an idle one, ‰", sharing(stats), 30),
+    },
+    Case {
+        name: "two hogs on a core",
+        text: r#"
+            about = "hogs that share a core leave it when they may"
+            duration = "2s"
+            topology = "3 cores x 2 threads"
+            [[group]]
+            name = "hogs"
+            tasks = 2
+            cpus = "0,3"
+            phases = [{ run = "1s" }]
+            [[event]]
+            at = "500ms"
+            kind = "affinity"
+            group = "hogs"
+            cpus = "0-5"
+        "#,
+        // 2 as it is: four ticks.
+        holds: |stats| at_most("time on a shared core beside an idle one, ‰", sharing(stats), 10),
+    },
+    Case {
+        name: "two hogs on a core, and cores that are gone",
+        text: r#"
+            about = "who leaves a shared core goes to one that is there"
+            duration = "2s"
+            topology = "4 cores x 2 threads"
+            [[group]]
+            name = "hogs"
+            tasks = 2
+            cpus = "0,4"
+            phases = [{ run = "1s" }]
+            [[event]]
+            at = "300ms"
+            kind = "offline"
+            cpus = "1-2,5-6"
+            for = "1s"
+            [[event]]
+            at = "600ms"
+            kind = "affinity"
+            group = "hogs"
+            cpus = "0-7"
+        "#,
+        holds: oracles_only,
+    },
+    Case {
+        name: "children on the second threads",
+        text: r#"
+            about = "a thread whose task has ended is no company"
+            duration = "4s"
+            topology = "4 cores x 2 threads"
+            [[group]]
+            name = "hogs"
+            tasks = 2
+            phases = [{ run = "1s" }]
+            [[group]]
+            name = "shell"
+            tasks = 1
+            cpus = "3"
+            phases = [{ run = "50us" }, { fork = "child" }, { sleep = "exp 10ms" }]
+            [[group]]
+            name = "child"
+            tasks = 0
+            cpus = "4-5"
+            phases = [{ run = "exp 1ms" }, "exit"]
+        "#,
+        holds: |stats| at_most("migrations of hogs", stats.groups[0].migrations, 2),
+    },
+    Case {
+        name: "children that fork first",
+        text: r#"
+            about = "tasks that end leave their debts behind"
+            duration = "6s"
+            topology = "1 core"
+            [[group]]
+            name = "hog"
+            tasks = 3
+            phases = [{ run = "1s" }]
+            [[group]]
+            name = "chain"
+            tasks = 1
+            phases = [{ fork = "chain" }, { run = "3500us" }, "exit"]
+        "#,
+        // 341 as it is: two of them live at a time.
+        holds: |stats| at_most("share of the chain, ‰", permille(1, stats), 400),
+    },
+    Case {
+        name: "children that fork last",
+        text: r#"
+            about = "a new task is no way to be first"
+            duration = "6s"
+            topology = "1 core"
+            [[group]]
+            name = "hog"
+            tasks = 3
+            phases = [{ run = "1s" }]
+            [[group]]
+            name = "chain"
+            tasks = 1
+            phases = [{ run = "4500us" }, { fork = "chain" }, "exit"]
+        "#,
+        // 234 as it is, 250 are due.
+        holds: |stats| at_most("share of the chain, ‰", permille(1, stats), 260),
+    },
+    Case {
+        name: "who yields",
+        text: r#"
+            about = "tasks that give way after each step"
+            duration = "3s"
+            topology = "1 core"
+            [[group]]
+            name = "hog"
+            tasks = 1
+            phases = [{ run = "1s" }]
+            [[group]]
+            name = "polite"
+            tasks = 2
+            phases = [{ run = "50us" }, "yield"]
+        "#,
+        // 39,115 as it is.
+        holds: |stats| {
+            let missing = 30_000u64.saturating_sub(stats.machine.switches);
+            at_most("switches fewer than 30000", missing, 0)
+        },
+    },
+    Case {
+        name: "joining those that are bound",
+        text: r#"
+            about = "a task that comes to be bound to a CPU goes by the time of that"
+            duration = "10s"
+            topology = "4 cores"
+            [[group]]
+            name = "bound"
+            tasks = 6
+            cpus = "3"
+            phases = [{ run = "1s" }]
+            [[group]]
+            name = "free"
+            tasks = 4
+            phases = [{ run = "1s" }]
+            [[group]]
+            name = "joining"
+            tasks = 1
+            phases = [{ run = "1s" }]
+            [[event]]
+            at = "4s"
+            kind = "affinity"
+            group = "joining"
+            cpus = "3"
+        "#,
+        holds: |stats| {
+            at_most("longest wait of who joins, ns", stats.groups[2].wait.max_ns, 60_000_000)
+        },
+    },
+    Case {
+        name: "from fast time to slow time",
+        text: r#"
+            about = "an LLC that fills up sends tasks to another, whose clock has gone more slowly"
+            duration = "13s"
+            topology = "2 llcs x 2 cores"
+            [[group]]
+            name = "left"
+            tasks = 8
+            cpus = "0-1"
+            phases = [{ run = "1s" }]
+            [[group]]
+            name = "right"
+            tasks = 24
+            cpus = "2-3"
+            start = "3s"
+            phases = [{ run = "100ms" }, { sleep = "3s" }]
+            [[group]]
+            name = "free"
+            tasks = 3
+            phases = [{ run = "1s" }]
+        "#,
+        holds: |stats| {
+            at_most("longest wait of who moves, ns", stats.groups[2].wait.max_ns, 200_000_000)
+        },
+    },
+    Case {
+        name: "slow to be idle",
+        text: r#"
+            about = "tasks that wake while a CPU is on its way to being idle"
+            duration = "6s"
+            topology = "4 cores"
+            [costs]
+            go_idle = "10us"
+            [[group]]
+            name = "short"
+            tasks = 10
+            phases = [{ run = "exp 100us" }, { sleep = "exp 300us" }]
+        "#,
+        holds: oracles_only,
+    },
+    Case {
+        name: "many at a fine tick",
+        text: r#"
+            about = "the more wait the shorter are the slices"
+            duration = "3s"
+            hz = 1000
+            topology = "1 core"
+            [[group]]
+            name = "hogs"
+            tasks = 20
+            phases = [{ run = "1s" }]
+        "#,
+        holds: |stats| at_most("longest wait, ns", stats.groups[0].wait.max_ns, 45_000_000),
+    },
+];
