@@ -1,7 +1,7 @@
 //! The commands, and how each ends.
 
 use crate::{
-    cli::{self, Choice, Request},
+    cli::{self, Effective, Request},
     compare::{self, Plan},
     endpoint::{Endpoints, http::MetricsSocket},
     exit::{Exit, Failure},
@@ -13,7 +13,7 @@ use crate::{
     },
     policy::{Policy, builtin},
     relay::{self, Relay},
-    settings::{Relayed, Settings},
+    settings::Relayed,
     sim,
     stats::text,
     top,
@@ -26,6 +26,7 @@ use std::{
     ffi::OsString,
     io::{self, Write},
     mem::MaybeUninit,
+    path::Path,
     process::ExitCode,
 };
 
@@ -34,7 +35,8 @@ use std::{
 pub fn main(args: impl IntoIterator<Item = OsString>, own: Option<Box<dyn Policy>>) -> ExitCode {
     let request = cli::parse(args, own.as_deref().map(Policy::name));
     let result = request.and_then(|request| match request {
-        Request::Schedule(settings, choice) => schedule(settings, &choice, own),
+        Request::Schedule(effective) => schedule(effective, own),
+        Request::Check(file, effective) => check(&file, &effective, own),
         Request::Doctor => doctor(),
         Request::Compare(plan) => compare(&plan),
         Request::Simulate(plan) => simulate(&plan),
@@ -95,35 +97,40 @@ fn simulate(plan: &sim::Plan) -> Result<Exit, Failure> {
     Ok(if results.violations.is_empty() { Exit::Stopped } else { Exit::Failed })
 }
 
+/// `scheduler config check`: what the parser does not know, the policy does.
+fn check(
+    file: &Path,
+    effective: &Effective,
+    own: Option<Box<dyn Policy>>,
+) -> Result<Exit, Failure> {
+    policy_of(effective, own)?;
+    print(&format!("{}: good\n", text::printable(file.as_os_str().as_encoded_bytes())))?;
+    Ok(Exit::Stopped)
+}
+
 /// The policy in user space that is asked for, with its options.
 fn policy_of(
-    choice: &Choice,
+    effective: &Effective,
     own: Option<Box<dyn Policy>>,
 ) -> Result<Option<Box<dyn Policy>>, Failure> {
+    let choice = &effective.choice;
     let made = || builtin::find(&choice.policy).and_then(|builtin| Some(builtin.make?()));
     let Some(mut policy) = own.or_else(made) else { return Ok(None) };
     relay::check_interface(&*policy)?;
     for (key, value) in &choice.options {
         policy.set(key, value).map_err(|reason| {
-            let option = text::printable(format!("{key}={value}").as_bytes());
-            let name = policy.name();
-            Failure::new(
-                Exit::Usage,
-                format!("invalid '--set {option}' for the policy {name}: {reason} (see --help)"),
-            )
+            let must = format!("the policy {}: {reason}", policy.name());
+            effective.refuse_option(&format!("{key}={value}"), &must)
         })?;
     }
     Ok(Some(policy))
 }
 
 /// `scheduler`: schedules until it is stopped or ejected.
-fn schedule(
-    mut settings: Settings,
-    choice: &Choice,
-    own: Option<Box<dyn Policy>>,
-) -> Result<Exit, Failure> {
-    set_up_log(settings.verbosity);
-    let policy = policy_of(choice, own)?;
+fn schedule(effective: Effective, own: Option<Box<dyn Policy>>) -> Result<Exit, Failure> {
+    set_up_log(effective.settings.verbosity);
+    let policy = policy_of(&effective, own)?;
+    let Effective { mut settings, choice, .. } = effective;
     settings.relayed = policy.as_ref().map(|policy| Relayed {
         grace: choice.grace,
         ring_bytes: choice.ring_bytes,

@@ -10,7 +10,7 @@ pub enum Exit {
     Stopped = 0,
     /// The kernel ejected it, or it failed at run time.
     Failed = 1,
-    /// The command line is wrong. Nothing was attached.
+    /// The command line or the configuration file is wrong. Nothing was attached.
     Usage = 2,
     /// Another sched_ext scheduler is attached (EX_TEMPFAIL: trying again may help).
     Busy = 75,

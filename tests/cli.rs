@@ -45,6 +45,7 @@ fn help_names_every_flag_and_exit_code() {
             "--grace-us",
             "--ring-kib",
             "--exit-dump-len",
+            "--config",
             "--version",
             "--help",
             "doctor",
@@ -98,6 +99,7 @@ fn bad_values_are_refused_with_flag_and_range() {
         (&["--metrics", "localhost:9100"], "--metrics", "1 to 65535"),
         (&["--nonsense"], "--nonsense", ""),
         (&["nonsense"], "nonsense", ""),
+        (&["config"], "config", "check, show"),
     ];
     for (args, flag, range) in cases {
         let out = run(args);

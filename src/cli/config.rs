@@ -1,0 +1,225 @@
+//! Which settings are in effect: flags over the configuration file over defaults.
+
+use super::{
+    Choice,
+    file::{CONFIG_DEFAULT, Entry, File, Kind, Place, as_flag},
+    flags::{self, Refusal, SettingArgs},
+    one_line,
+};
+use crate::{
+    exit::{Exit, Failure},
+    settings::Settings,
+    stats::text,
+};
+use clap::{Arg, ArgMatches, Args, FromArgMatches, parser::ValueSource};
+use std::{
+    ffi::{OsStr, OsString},
+    fmt::{self, Write},
+    path::{Path, PathBuf},
+};
+
+/// Where the file is.
+#[derive(Debug, Args)]
+pub(super) struct ConfigArgs {
+    /// Take the settings that no flag gives from this file [default: /etc/scheduler/config.toml, if it is there]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+/// The settings in effect.
+#[derive(Debug, PartialEq)]
+pub struct Effective {
+    /// As the scheduler takes them. What is told while it runs is not among them.
+    pub settings: Settings,
+    /// Who decides.
+    pub choice: Choice,
+    /// Each with where it is from, in the order of the help.
+    pub shown: Vec<Shown>,
+}
+
+/// A setting in effect.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shown {
+    /// Its key in the file.
+    pub key: String,
+    /// As TOML; none if it is not set.
+    pub value: Option<String>,
+    /// Who set it.
+    pub origin: Origin,
+}
+
+/// Where a setting is from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// The program.
+    Default,
+    /// The configuration file.
+    File(Place),
+    /// The command line.
+    Flag,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Origin::Default => f.write_str("default"),
+            Origin::File(at) => write!(f, "{at}"),
+            Origin::Flag => f.write_str("flag"),
+        }
+    }
+}
+
+impl Origin {
+    fn refuse(&self, refusal: &Refusal) -> Failure {
+        let Refusal { id, value, must } = refusal;
+        match self {
+            Origin::File(at) => at.refuse(&format!("{id} = {value}: {must}")),
+            Origin::Default | Origin::Flag => refusal.of_flag(),
+        }
+    }
+}
+
+/// A setting that somebody gave.
+struct Given {
+    id: String,
+    values: Vec<OsString>,
+    origin: Origin,
+}
+
+impl Effective {
+    /// Of a command line: `matches` is what clap made of it, `own` the name of the policy that the program is made of, if
+    /// it is not this crate's own program. That one alone looks for the file at its default place.
+    pub(super) fn of(
+        matches: &ArgMatches,
+        config: &ConfigArgs,
+        own: Option<&str>,
+    ) -> Result<Self, Failure> {
+        let file = match &config.config {
+            Some(path) => Self::file(path)?,
+            None if own.is_none() => File::read(Path::new(CONFIG_DEFAULT))?.unwrap_or_default(),
+            None => File::default(),
+        };
+        Self::layered(file, Some(matches), own)
+    }
+
+    /// Of a file alone.
+    pub(super) fn of_file(path: &Path, own: Option<&str>) -> Result<Self, Failure> {
+        Self::layered(Self::file(path)?, None, own)
+    }
+
+    fn file(path: &Path) -> Result<File, Failure> {
+        File::read(path)?.ok_or_else(|| {
+            let path = text::printable(path.as_os_str().as_encoded_bytes());
+            Failure::new(Exit::Usage, format!("reading the settings {path}: there is no such file"))
+        })
+    }
+
+    fn layered(file: File, flags: Option<&ArgMatches>, own: Option<&str>) -> Result<Self, Failure> {
+        let mut definition = flags::definition();
+        if own.is_some() {
+            // There is no choice.
+            definition = definition.mut_arg("policy", super::no_choice);
+        }
+        let mut given = Vec::new();
+        for arg in definition.get_arguments() {
+            let of_file = file.0.iter().find(|entry| arg.get_id() == entry.id.as_str());
+            let of_flag = flags.and_then(|matches| of_flag(arg, matches));
+            given.extend(of_flag.or_else(|| of_file.map(of_entry)));
+        }
+        let words = definition.get_arguments().flat_map(|arg| {
+            let given = given.iter().find(|given| arg.get_id() == given.id.as_str());
+            let values = given.into_iter().flat_map(|given| &given.values);
+            values.filter_map(|value| as_flag(arg, value)).collect::<Vec<_>>()
+        });
+        let parsed = definition.clone().try_get_matches_from(words);
+        let matches = parsed.map_err(not_taken)?;
+        let args = SettingArgs::from_arg_matches(&matches).map_err(not_taken)?;
+        let origin = |id: &str| {
+            let given = given.iter().find(|given| given.id == id);
+            given.map_or(Origin::Default, |given| given.origin.clone())
+        };
+        let (settings, choice) =
+            args.settings(own).map_err(|refusal| origin(refusal.id).refuse(&refusal))?;
+        let shown = definition
+            .get_arguments()
+            .map(|arg| Shown {
+                key: arg.get_id().to_string(),
+                value: value(arg, &matches, &settings),
+                origin: origin(arg.get_id().as_str()),
+            })
+            .collect();
+        Ok(Self { settings, choice, shown })
+    }
+
+    /// The settings as a file that has them all, and behind each where it is from.
+    pub fn text(&self) -> String {
+        let lines = self.shown.iter().map(|shown| match &shown.value {
+            Some(value) => (format!("{} = {value}", shown.key), shown.origin.to_string()),
+            None => (format!("# {} is not set", shown.key), String::new()),
+        });
+        let lines: Vec<_> = lines.collect();
+        let width = lines.iter().map(|(line, _)| line.chars().count()).max().unwrap_or_default();
+        let mut text = String::new();
+        for (line, origin) in lines {
+            let comment = if origin.is_empty() { origin } else { format!("  # {origin}") };
+            // Writing to a String cannot fail.
+            let _ = writeln!(text, "{}", format!("{line:<width$}{comment}").trim_end());
+        }
+        text
+    }
+
+    /// A refusal of an option of the policy, which only that can judge.
+    ///
+    /// `option` is as `--set` has it.
+    pub fn refuse_option(&self, option: &str, must: &str) -> Failure {
+        let refusal =
+            Refusal { id: "set", value: text::printable(option.as_bytes()), must: must.to_owned() };
+        let set = self.shown.iter().find(|shown| shown.key == refusal.id);
+        set.map_or(&Origin::Flag, |shown| &shown.origin).refuse(&refusal)
+    }
+}
+
+/// What the file says of a setting.
+fn of_entry(entry: &Entry) -> Given {
+    let Entry { id, values, at } = entry.clone();
+    Given { id, values, origin: Origin::File(at) }
+}
+
+/// What the command line says of a setting.
+fn of_flag(arg: &Arg, matches: &ArgMatches) -> Option<Given> {
+    let id = arg.get_id().as_str();
+    if matches.value_source(id) != Some(ValueSource::CommandLine) {
+        return None;
+    }
+    let values = matches.get_raw(id)?.map(OsStr::to_owned).collect();
+    Some(Given { id: id.to_owned(), values, origin: Origin::Flag })
+}
+
+/// What each of these words was taken for by itself, they are not all together.
+fn not_taken(error: clap::Error) -> Failure {
+    Failure::new(Exit::Usage, one_line(&error.render().to_string()))
+}
+
+/// The value of a setting as TOML.
+fn value(arg: &Arg, matches: &ArgMatches, settings: &Settings) -> Option<String> {
+    let id = arg.get_id().as_str();
+    if id == "slice_min_us" {
+        return Some((settings.tuning.slice_min.0 / 1000).to_string());
+    }
+    let mut raw = matches.get_raw(id)?.map(|value| value.to_string_lossy().into_owned());
+    let string = |text: String| toml::Value::from(text).to_string();
+    match Kind::of(arg) {
+        Kind::Switch | Kind::Number => raw.next(),
+        Kind::Address => {
+            raw.next().map(|text| if text.parse::<u16>().is_ok() { text } else { string(text) })
+        }
+        Kind::Text => raw.next().map(string),
+        Kind::Options => {
+            let pair = |text: String| {
+                let (key, value) = text.split_once('=')?;
+                Some((key.to_owned(), toml::Value::from(value)))
+            };
+            Some(toml::Value::Table(raw.filter_map(pair).collect()).to_string())
+        }
+    }
+}
