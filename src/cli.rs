@@ -5,7 +5,7 @@ mod config;
 mod file;
 mod flags;
 
-pub use config::{Effective, Origin, Shown};
+pub use config::{Adopted, Effective, Origin, Shown};
 pub use file::{CONFIG_DEFAULT, Place};
 
 use crate::{
@@ -80,7 +80,10 @@ Exit codes: 0 simulated; 1 the scheduler did what it must not do; 2 wrong comman
 const COMPARE_EXIT_CODES: &str = "\
 Exit codes: 0 compared; 1 the command failed, or you stopped it; others as without a command.";
 
-/// Schedule the CPUs of this machine until SIGINT, SIGTERM or SIGHUP.
+/// Schedule the CPUs of this machine until SIGINT or SIGTERM.
+///
+/// At SIGHUP it reads its settings again, and changes those that can be changed while it schedules. If the terminal that it was
+/// started from has gone, it ends.
 ///
 /// Needs a kernel with sched_ext and the capabilities CAP_BPF and CAP_PERFMON (root has them).
 /// When it ends, in any way, the kernel's default scheduler takes over.
@@ -382,7 +385,7 @@ fn definition(program: Option<&OsString>, own: Option<&str>) -> clap::Command {
         .display_name(name)
         .about(format!("Schedule the CPUs of this machine by the policy {own}"))
         .long_about(format!(
-            "Schedule the CPUs of this machine by the policy {own} until SIGINT, SIGTERM or SIGHUP."
+            "Schedule the CPUs of this machine by the policy {own} until SIGINT or SIGTERM."
         ))
         .mut_arg("policy", no_choice)
         .mut_subcommand("config", |config| {

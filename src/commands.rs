@@ -9,16 +9,18 @@ use crate::{
         notify::{Event, Notifier},
         preflight::{self, Host},
         scheduler::Scheduler,
-        stop::Stop,
+        stop::{Hangup, Stop},
     },
     policy::{Policy, builtin},
     relay::{self, Relay},
+    reload::Reloader,
     settings::Relayed,
     sim,
     stats::text,
     top,
     watch::{self, Beside},
 };
+use anyhow::anyhow;
 use libbpf_rs::{PrintLevel, set_print};
 use log::LevelFilter;
 use simplelog::{ConfigBuilder, WriteLogger};
@@ -33,9 +35,14 @@ use std::{
 /// The whole program: from the command line, the program's name first, to the exit code. `own` is the policy that it is
 /// made of; none for this crate's own program, which has a choice.
 pub fn main(args: impl IntoIterator<Item = OsString>, own: Option<Box<dyn Policy>>) -> ExitCode {
-    let request = cli::parse(args, own.as_deref().map(Policy::name));
-    let result = request.and_then(|request| match request {
-        Request::Schedule(effective) => schedule(effective, own),
+    let args: Vec<OsString> = args.into_iter().collect();
+    let name = own.as_deref().map(|policy| policy.name().to_owned());
+    let parse = || cli::parse(args.clone(), name.as_deref());
+    let result = parse().and_then(|request| match request {
+        Request::Schedule(effective) => schedule(effective, own, &|| match parse()? {
+            Request::Schedule(again) => policy_of(&again, None).map(|_| again),
+            _ => Err(anyhow!("the command line does not schedule any more").into()),
+        }),
         Request::Check(file, effective) => check(&file, &effective, own),
         Request::Doctor => doctor(),
         Request::Compare(plan) => compare(&plan),
@@ -127,10 +134,14 @@ fn policy_of(
 }
 
 /// `scheduler`: schedules until it is stopped or ejected.
-fn schedule(effective: Effective, own: Option<Box<dyn Policy>>) -> Result<Exit, Failure> {
+fn schedule(
+    mut effective: Effective,
+    own: Option<Box<dyn Policy>>,
+    reread: &dyn Fn() -> Result<Effective, Failure>,
+) -> Result<Exit, Failure> {
     set_up_log(effective.settings.verbosity);
     let policy = policy_of(&effective, own)?;
-    let Effective { mut settings, choice, .. } = effective;
+    let Effective { settings, choice, .. } = &mut effective;
     settings.relayed = policy.as_ref().map(|policy| Relayed {
         grace: choice.grace,
         ring_bytes: choice.ring_bytes,
@@ -142,10 +153,11 @@ fn schedule(effective: Effective, own: Option<Box<dyn Policy>>) -> Result<Exit, 
     if let Some(address) = settings.metrics {
         endpoints.add(MetricsSocket::listen(address)?);
     }
-    let stop = Stop::on_signals()?;
+    let stop = Stop::but_hangup()?;
+    let hangup = Hangup::on_signal()?;
     let notifier = Notifier::from_env();
     let mut storage = MaybeUninit::uninit();
-    let mut scheduler = Scheduler::load(&settings, &host, &mut storage)?;
+    let mut scheduler = Scheduler::load(settings, &host, &mut storage)?;
     log::info!("loaded");
     if stop.is_triggered() {
         return Ok(Exit::Stopped);
@@ -163,7 +175,8 @@ fn schedule(effective: Effective, own: Option<Box<dyn Policy>>) -> Result<Exit, 
     notifier.tell_or_warn(Event::Ready);
 
     let beside = Beside { relay: relay.as_ref(), endpoints, notifier: &notifier };
-    let watched = watch::until_the_end(&mut scheduler, &settings, beside, &stop);
+    let mut reloader = Reloader::new(effective, reread, hangup);
+    let watched = watch::until_the_end(&mut scheduler, &mut reloader, beside, &stop);
     notifier.tell_or_warn(Event::Stopping);
     let report = scheduler.detach();
     let ended = relay.as_mut().map_or(Ok(()), Relay::end);

@@ -26,6 +26,7 @@ pub mod machine;
 pub mod manual;
 pub mod policy;
 pub mod relay;
+pub mod reload;
 pub mod settings;
 pub mod sim;
 pub mod stats;

@@ -11,7 +11,8 @@ use crate::{
         stop::{Stop, Wake},
     },
     relay::{Lateness, Relay},
-    settings::{Format, Report, Settings},
+    reload::Reloader,
+    settings::{Format, Report},
     stats::{
         interval::Interval,
         json,
@@ -23,6 +24,7 @@ use crate::{
 use anyhow::Result;
 use std::{
     io,
+    os::fd::AsFd,
     rc::Rc,
     time::{Duration, Instant},
 };
@@ -49,15 +51,17 @@ pub struct Beside<'a> {
 /// When the statistics cannot be read or written, or the kernel refuses a new topology.
 pub fn until_the_end(
     scheduler: &mut Scheduler<'_>,
-    settings: &Settings,
+    reloader: &mut Reloader<'_>,
     beside: Beside<'_>,
     stop: &Stop,
 ) -> Result<()> {
     let Beside { relay, mut endpoints, notifier } = beside;
     let mut keeper = Keeper::new(notifier, relay);
-    let listed = settings.report.is_some_and(|report| report.tasks > 0);
+    let settings = &reloader.effective().settings;
+    let report = settings.report;
+    let listed = report.is_some_and(|report| report.tasks > 0);
     let mut live = Live { scheduler, relay, keeps_tasks: listed };
-    let mut reporter = settings.report.map(|r| Reporter::start(r, &mut live)).transpose()?;
+    let mut reporter = report.map(|r| Reporter::start(r, &mut live)).transpose()?;
     let start = Rc::new(live.sample()?);
     match StatsSocket::listen(&settings.socket, start) {
         Ok(socket) => endpoints.add(socket),
@@ -66,7 +70,8 @@ pub fn until_the_end(
     }
     loop {
         let due = reporter.as_ref().map_or(WATCH_PERIOD, |r| WATCH_PERIOD.min(r.time_left()));
-        let wake = endpoints.wait(stop, due);
+        let wake = endpoints.wait(stop, &[reloader.as_fd()], due);
+        reloader.tend(live.scheduler, notifier, stop);
         if wake == Wake::Stop || !keeper.tend(live.scheduler)? {
             return Ok(());
         }
@@ -79,6 +84,7 @@ pub fn until_the_end(
         let text = reporter.report(&mut live)?;
         let mut tend = || {
             endpoints.serve(&mut live);
+            reloader.tend(live.scheduler, notifier, stop);
             keeper.tend(live.scheduler)
         };
         match output::write(&mut io::stdout(), &text, stop, WATCH_PERIOD, &mut tend)? {

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use scheduler::{
     cli::{Effective, Origin, Request, parse},
     exit::Exit,
+    settings::Relayed,
     units::Nanos,
 };
 use std::{
@@ -191,6 +192,35 @@ fn show_prints_a_file_of_the_same_settings() {
     assert_eq!(again.settings.socket.to_str(), Some("/a \"b\""));
     assert!(again.settings.partial && again.choice.policy == "vruntime");
     assert_eq!(again.choice.options, [("slice_us".to_owned(), "4000".to_owned())]);
+}
+
+#[test]
+fn what_the_kernel_can_take_changes_at_once_and_the_rest_is_named() {
+    let before = "slice_us = 3000\nsocket = \"/a\"\npolicy = \"fifo\"\nset = { slice_us = 5000 }";
+    let mut ours = effective(before, &["--ring-kib=64"]).expect("good");
+    let relayed = Relayed { grace: ours.choice.grace, ring_bytes: 65536, idle_direct: true };
+    ours.settings.relayed = Some(relayed);
+    let after = "slice_us = 500\ngrace_us = 700\nsocket = \"/b\"\nmetrics = 9100\npartial = true";
+    for round in 0..2 {
+        let now = effective(after, &["--ring-kib=128"]).expect("good");
+        let adopted = ours.adopt(now);
+        let names = |changes: &[String]| -> Vec<String> {
+            changes.iter().filter_map(|change| Some(change.split_once(' ')?.0.to_owned())).collect()
+        };
+        let changed = ["slice_us", "slice_min_us", "grace_us"];
+        assert_eq!(names(&adopted.changed), if round == 0 { &changed[..] } else { &[] });
+        let pending = ["policy", "set", "ring_kib", "socket", "metrics", "partial"];
+        assert_eq!(names(&adopted.pending), pending);
+        assert!(adopted.pending[2].contains("128 (flag), was 64"), "{:?}", adopted.pending);
+        let slices = (ours.settings.tuning.slice_max, ours.settings.tuning.slice_min);
+        assert_eq!(slices, (Nanos::from_micros(500), Nanos::from_micros(500)));
+        let grace = Nanos::from_micros(700);
+        assert_eq!(ours.settings.relayed, Some(Relayed { grace, ..relayed }));
+        assert_eq!(ours.settings.socket.to_str(), Some("/a"));
+        assert!(!ours.settings.partial && ours.settings.metrics.is_none());
+        assert_eq!(shown(&ours, "slice_us"), (Some("500".to_owned()), 'f'));
+        assert_eq!(shown(&ours, "socket"), (Some("\"/a\"".to_owned()), 'f'));
+    }
 }
 
 /// A program of another's policy has settings of its own, and looks for no file.

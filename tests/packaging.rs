@@ -178,6 +178,7 @@ fn the_unit_says_what_is_asked_of_it() {
         ("After", "scx.service scx_loader.service"),
         ("NoNewPrivileges", "yes"),
         ("RuntimeDirectory", "scx/root"),
+        ("ExecReload", "/bin/sh -c 'kill -HUP $MAINPID'"),
     ] {
         assert_eq!(values(key), [value], "{key}");
     }

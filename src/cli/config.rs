@@ -3,7 +3,7 @@
 use super::{
     Choice,
     file::{CONFIG_DEFAULT, Entry, File, Kind, Place, as_flag},
-    flags::{self, Refusal, SettingArgs},
+    flags::{self, LIVE, Refusal, SettingArgs},
     one_line,
 };
 use crate::{
@@ -57,6 +57,27 @@ pub enum Origin {
     File(Place),
     /// The command line.
     Flag,
+}
+
+impl Shown {
+    fn said(&self) -> &str {
+        self.value.as_deref().unwrap_or("not set")
+    }
+}
+
+impl fmt::Display for Shown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} = {} ({})", self.key, self.said(), self.origin)
+    }
+}
+
+/// What became of settings that were read again, each in words.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Adopted {
+    /// They are in effect.
+    pub changed: Vec<String>,
+    /// They will be at the next start.
+    pub pending: Vec<String>,
 }
 
 impl fmt::Display for Origin {
@@ -149,6 +170,27 @@ impl Effective {
             })
             .collect();
         Ok(Self { settings, choice, shown })
+    }
+
+    /// Takes of `now` what can change while the kernel schedules.
+    pub fn adopt(&mut self, now: Self) -> Adopted {
+        let mut adopted = Adopted::default();
+        for (ours, theirs) in self.shown.iter_mut().zip(now.shown) {
+            let is_live = LIVE.contains(&ours.key.as_str());
+            if ours.value != theirs.value {
+                let change = format!("{theirs}, was {}", ours.said());
+                if is_live { &mut adopted.changed } else { &mut adopted.pending }.push(change);
+            }
+            if is_live {
+                *ours = theirs;
+            }
+        }
+        self.settings.tuning = now.settings.tuning;
+        self.choice.grace = now.choice.grace;
+        if let Some(relayed) = &mut self.settings.relayed {
+            relayed.grace = now.choice.grace;
+        }
+        adopted
     }
 
     /// The settings as a file that has them all, and behind each where it is from.

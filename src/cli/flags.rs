@@ -78,6 +78,9 @@ pub(super) struct TuningArgs {
     pub slice_min_us: Option<u64>,
 }
 
+/// Those that can change while the kernel schedules: the figures of `struct knobs`.
+pub(super) const LIVE: [&str; 3] = ["slice_us", "slice_min_us", "grace_us"];
+
 const DUMP_LEN: RangeInclusive<u64> = 0..=1 << 24;
 /// Below, no process answers; above, a policy that fails is felt.
 const GRACE_US: RangeInclusive<u64> = 100..=50_000;

@@ -123,19 +123,24 @@ impl Endpoints {
         self.places.push(Place { listener: Box::new(listener), clients: Vec::new() });
     }
 
-    /// Waits until a client needs something, for `timeout`, or for a stop.
-    pub fn wait(&self, stop: &Stop, timeout: Duration) -> Wake {
+    /// Waits until a client needs something, until `others` can be read, for `timeout`, or for a stop.
+    pub fn wait(&self, stop: &Stop, others: &[BorrowedFd<'_>], timeout: Duration) -> Wake {
         let now = Instant::now();
+        let others = || others.iter().map(|&fd| (fd, PollFlags::POLLIN));
         let rest = self.rest_until.map_or(Duration::ZERO, |at| at.saturating_duration_since(now));
-        if !rest.is_zero() && (stop.wait(rest.min(timeout)) == Wake::Stop || rest >= timeout) {
-            return if stop.is_triggered() { Wake::Stop } else { Wake::Timeout };
+        if !rest.is_zero() {
+            let fds: Vec<_> = others().collect();
+            let wake = stop.wait_ready(&fds, rest.min(timeout));
+            if wake != Wake::Timeout || rest >= timeout {
+                return wake;
+            }
         }
         let timeout = timeout.saturating_sub(rest);
         let clients = || self.places.iter().flat_map(|place| &place.clients);
         let left = clients().map(|client| client.time_left(now)).min();
         let listening = self.places.iter().map(|place| (place.listener.as_fd(), PollFlags::POLLIN));
         let fds: Vec<(BorrowedFd<'_>, PollFlags)> =
-            listening.chain(clients().map(Client::waits_for)).collect();
+            listening.chain(clients().map(Client::waits_for)).chain(others()).collect();
         match stop.wait_ready(&fds, timeout.min(left.unwrap_or(timeout))) {
             // Some client's time is over.
             Wake::Timeout if left.is_some_and(|left| left < timeout) => Wake::Ready,

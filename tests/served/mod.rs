@@ -71,7 +71,7 @@ impl Served {
             add(&mut endpoints, Rc::new(machine.demo.sample()));
             ready.send(nix::unistd::gettid().as_raw()).expect("somebody waits");
             loop {
-                let wake = endpoints.wait(&told, Duration::from_millis(500));
+                let wake = endpoints.wait(&told, &[], Duration::from_millis(500));
                 machine.asked.wakes.fetch_add(1, Relaxed);
                 match wake {
                     Wake::Stop => return,
