@@ -1,5 +1,5 @@
 //! The command line: every flag, once. Help text and errors come from here. Those flags that are settings are in
-//! [`flags`], for the configuration file, too.
+//! `cli/flags.rs`, for the configuration file, too.
 
 mod config;
 mod file;
@@ -14,15 +14,19 @@ use crate::{
     machine::topology::Topology,
     manual::{self, Shell},
     policy::builtin,
-    settings::{Format, Report, SLICE_US, SLICE_US_DEFAULT, SOCKET_DEFAULT, Settings, Tuning},
+    profile,
+    settings::{Format, Report, SOCKET_DEFAULT, Settings, Tuning},
     sim,
     stats::text,
     top,
     units::Nanos,
 };
-use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand, error::ErrorKind};
+use clap::{
+    ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand, builder::PossibleValuesParser,
+    error::ErrorKind,
+};
 use config::ConfigArgs;
-use flags::{SettingArgs, TuningArgs, option, ranged, slice_min};
+use flags::{SettingArgs, TuningArgs, option, ranged};
 use std::{
     borrow::Cow,
     ffi::{OsStr, OsString},
@@ -46,6 +50,8 @@ pub enum Request {
     Simulate(sim::Plan),
     /// Show what a running scheduler does.
     Top(top::Options),
+    /// Switch the running scheduler, which has its socket there, to this profile, or say which it has.
+    Profile(PathBuf, Option<String>),
     /// Print this text: the help, the version, a man page, or a shell's completions.
     Print(String),
 }
@@ -178,6 +184,18 @@ enum Command {
         #[arg(last = true, required = true, value_name = "COMMAND")]
         command: Vec<OsString>,
     },
+    /// Switch the running scheduler to another profile, until it reads its settings again; without a name: say which is in effect
+    ///
+    /// For root and for the user that the scheduler runs as. Prints the figures in effect.
+    Profile {
+        /// The profile
+        #[arg(value_name = "NAME", value_parser = PossibleValuesParser::new(profile::names()))]
+        name: Option<String>,
+
+        /// The socket of the scheduler
+        #[arg(long, value_name = "PATH", default_value = SOCKET_DEFAULT)]
+        socket: PathBuf,
+    },
     /// Print the completions of this command line for a shell
     ///
     /// An installation has them.
@@ -214,7 +232,7 @@ enum Command {
         #[arg(long, value_name = "CPUS", value_parser = sim_topology)]
         topology: Option<Topology>,
 
-        /// A setting of the policy, slice_us or slice_min_us; may be repeated
+        /// A setting of the scheduler: profile, slice_us, slice_min_us, lag_us or preempt_gran_us; may be repeated
         #[arg(long, value_name = "KEY=VALUE", value_parser = option)]
         set: Vec<(String, String)>,
 
@@ -239,7 +257,7 @@ enum ConfigCommand {
     /// settings.
     Show {
         #[command(flatten)]
-        settings: SettingArgs,
+        settings: Box<SettingArgs>,
 
         #[command(flatten)]
         config: ConfigArgs,
@@ -260,21 +278,10 @@ fn sim_topology(text: &str) -> Result<Topology, String> {
 
 /// The figures of a simulated policy, from what was set of them.
 fn sim_tuning(set: &[(String, String)]) -> Result<Tuning, Failure> {
-    let refuse = |option: String, reason: &str| {
-        let option = text::printable(option.as_bytes());
-        Failure::new(Exit::Usage, format!("invalid '--set {option}': {reason} (see --help)"))
-    };
-    let mut args = TuningArgs { slice_us: SLICE_US_DEFAULT, slice_min_us: None };
-    for (key, value) in set {
-        let parsed = match key.as_str() {
-            "slice_us" => ranged(SLICE_US)(value).map(|us| args.slice_us = us),
-            "slice_min_us" => slice_min(value).map(|us| args.slice_min_us = Some(us)),
-            _ => Err("the settings are slice_us and slice_min_us".to_owned()),
-        };
-        parsed.map_err(|reason| refuse(format!("{key}={value}"), &reason))?;
-    }
-    args.tuning()
-        .map_err(|refusal| refuse(format!("{}={}", refusal.id, refusal.value), &refusal.must))
+    TuningArgs::set(set).map_err(|((key, value), must)| {
+        let option = text::printable(format!("{key}={value}").as_bytes());
+        Failure::new(Exit::Usage, format!("invalid '--set {option}': {must} (see --help)"))
+    })
 }
 
 /// Parses the interval: seconds, with a fraction.
@@ -335,6 +342,7 @@ where
             let effective = Effective::of(given.unwrap_or(&matches), &config, own)?;
             return Ok(Request::Print(effective.text()));
         }
+        Some(Command::Profile { name, socket }) => return Ok(Request::Profile(socket, name)),
         Some(Command::Top { demo, socket, interval }) => {
             let interval = interval.unwrap_or(Duration::from_secs(1));
             return Ok(Request::Top(top::Options { socket, interval, demo }));

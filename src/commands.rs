@@ -3,7 +3,7 @@
 use crate::{
     cli::{self, Effective, Request},
     compare::{self, Plan},
-    endpoint::{Endpoints, http::MetricsSocket},
+    endpoint::{Endpoints, ask::Connection, http::MetricsSocket},
     exit::{Exit, Failure},
     machine::{
         notify::{Event, Notifier},
@@ -20,9 +20,10 @@ use crate::{
     top,
     watch::{self, Beside},
 };
-use anyhow::anyhow;
+use anyhow::{Context, anyhow};
 use libbpf_rs::{PrintLevel, set_print};
 use log::LevelFilter;
+use serde_json::json;
 use simplelog::{ConfigBuilder, WriteLogger};
 use std::{
     ffi::OsString,
@@ -48,6 +49,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>, own: Option<Box<dyn Policy
         Request::Compare(plan) => compare(&plan),
         Request::Simulate(plan) => simulate(&plan),
         Request::Top(options) => top::run(&options),
+        Request::Profile(socket, name) => profile(&socket, name.as_deref()),
         Request::Print(text) => print(&text).map(|()| Exit::Stopped),
     });
     match result {
@@ -102,6 +104,17 @@ fn simulate(plan: &sim::Plan) -> Result<Exit, Failure> {
         complain(&violation.to_string());
     }
     Ok(if results.violations.is_empty() { Exit::Stopped } else { Exit::Failed })
+}
+
+/// `scheduler profile`: asks the running scheduler, and prints what is in effect then.
+fn profile(socket: &Path, name: Option<&str>) -> Result<Exit, Failure> {
+    let args = name.map_or_else(|| json!({}), |name| json!({"name": name}));
+    let answer = Connection::open(socket)?.ask(&json!({"req": "profile", "args": args}))?;
+    let lines: Vec<String> =
+        serde_json::from_value(answer).context("understanding the scheduler's answer")?;
+    let lines = lines.iter().map(|line| text::printable(line.as_bytes()) + "\n");
+    print(&lines.collect::<String>())?;
+    Ok(Exit::Stopped)
 }
 
 /// `scheduler config check`: what the parser does not know, the policy does.

@@ -25,6 +25,7 @@ pub mod exit;
 pub mod machine;
 pub mod manual;
 pub mod policy;
+pub mod profile;
 pub mod relay;
 pub mod reload;
 pub mod settings;

@@ -64,6 +64,23 @@ impl<'a> Reloader<'a> {
         }
     }
 
+    /// Decides by the profile of that name until settings are read again, if there is a name. What is in effect, a line
+    /// each.
+    ///
+    /// # Errors
+    /// Why that cannot be; nothing has changed then.
+    pub fn profile(
+        &mut self,
+        name: Option<&str>,
+        scheduler: &mut Scheduler<'_>,
+    ) -> Result<Vec<String>, String> {
+        if let Some(name) = name {
+            let now = self.effective.with_profile(name)?;
+            self.adopt(now, scheduler);
+        }
+        Ok(self.effective.tuned())
+    }
+
     fn adopt(&mut self, now: Effective, scheduler: &mut Scheduler<'_>) {
         let adopted = self.effective.adopt(now);
         let settings = &self.effective.settings;

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use scheduler::{
     cli::{Effective, Origin, Request, parse},
     exit::Exit,
+    profile,
     settings::Relayed,
     units::Nanos,
 };
@@ -48,6 +49,8 @@ fn shown(effective: &Effective, key: &str) -> (Option<String>, char) {
         Origin::Default => 'd',
         Origin::File(_) => 'f',
         Origin::Flag => 'c',
+        Origin::Profile(_) => 'p',
+        Origin::Request => 'r',
     };
     (shown.value.clone(), origin)
 }
@@ -86,7 +89,7 @@ fn flags_go_before_the_file_and_the_file_before_defaults() {
 fn what_is_wrong_is_told_with_its_place_and_what_is_allowed() {
     for (text, words) in [
         ("slice_uss = 3\n", &[":1:1: ", "'slice_uss'", "did you mean 'slice_us'?", "grace_us"][..]),
-        ("\x20\n nonsense = 3\n", &[":2:2: ", "'nonsense'; The settings are slice_us"]),
+        ("\x20\n nonsense = 3\n", &[":2:2: ", "'nonsense'; The settings are profile"]),
         ("slice_us = \"3000\"", &[":1:12: ", "whole number", "a string", "100 to 100000"]),
         ("slice_us = 1.5", &[":1:12: ", "whole number", "fraction"]),
         ("slice_us = 3000\n\nslice_us = 2000", &[":3:1: ", "duplicate"]),
@@ -223,6 +226,45 @@ fn what_the_kernel_can_take_changes_at_once_and_the_rest_is_named() {
     }
 }
 
+#[test]
+fn a_profile_gives_what_nobody_gave_by_itself() {
+    for profile in profile::PROFILES {
+        let text = format!("profile = \"{}\"", profile.name);
+        let tuning = effective(&text, &[]).expect("good").settings.tuning;
+        let us = [tuning.slice_max, tuning.slice_min, tuning.lag_max, tuning.preempt_gran];
+        let is = [profile.slice_us, profile.slice_min_us, profile.lag_us, profile.preempt_gran_us];
+        assert_eq!(us, is.map(Nanos::from_micros), "{text}");
+        // By name, and as a request to one that runs.
+        let auto = effective("", &[]).expect("good");
+        assert_eq!(auto.with_profile(profile.name).expect("good").settings.tuning, tuning);
+    }
+    let text = "profile = \"server\"\nslice_us = 2000\n";
+    let server = effective(text, &["--lag-us=500"]).expect("good");
+    let origin = |effective: &Effective, key: &str| {
+        effective.shown.iter().find(|shown| shown.key == key).expect("a setting").to_string()
+    };
+    assert!(origin(&server, "slice_us").contains("= 2000 (/"), "{}", server.text());
+    assert_eq!(origin(&server, "slice_min_us"), "slice_min_us = 2000 (profile server)");
+    assert_eq!(origin(&server, "lag_us"), "lag_us = 500 (flag)");
+    let mut gaming = server.clone();
+    let adopted = gaming.adopt(server.with_profile("gaming").expect("good"));
+    assert_eq!(adopted.changed.len(), 3, "{adopted:?}");
+    assert_eq!(gaming.tuned().len(), 5);
+    assert_eq!(origin(&gaming, "profile"), "profile = \"gaming\" (scheduler profile)");
+    assert_eq!(origin(&gaming, "slice_min_us"), "slice_min_us = 1000 (profile gaming)");
+    assert!(origin(&gaming, "slice_us").contains("= 2000 (/"), "it was given by itself");
+    // Read again, the file counts.
+    gaming.adopt(effective(text, &["--lag-us=500"]).expect("good"));
+    assert_eq!(gaming.settings.tuning, server.settings.tuning);
+
+    let long = effective("profile = \"powersave\"\nslice_min_us = 5000", &[]).expect("good");
+    let refused = long.with_profile("lowlatency").expect_err("above the longest slice");
+    assert!(refused.contains("slice_min_us = 5000") && refused.contains("1000"), "{refused}");
+    assert!(long.with_profile("fast").expect_err("no profile").contains("gaming"));
+    let unknown = effective("profile = \"fast\"", &[]).expect_err("no profile");
+    assert!(unknown.contains(":1:11: ") && unknown.contains("lowlatency"), "{unknown}");
+}
+
 /// A program of another's policy has settings of its own, and looks for no file.
 #[test]
 fn other_programs_look_for_no_file() {
@@ -238,10 +280,12 @@ fn other_programs_look_for_no_file() {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
     /// Whatever a file holds, it is taken or refused in one line; and shown as what is taken again.
     #[test]
     fn any_file_is_taken_or_refused(
-        lines in prop::collection::vec("(slice_us|slice_min_us|policy|set|grace_us|ring_kib|socket|metrics|partial|exit_dump_len|[a-z]{1,3}) = (true|[0-9]{1,6}|\"[ -~é\u{1b}]{0,6}\"|\"fifo\"|\\{ a = 1 \\}|.{0,8})", 0..4)
+        lines in prop::collection::vec("(profile|slice_us|slice_min_us|lag_us|preempt_gran_us|policy|set|grace_us|ring_kib|socket|metrics|partial|exit_dump_len|[a-z]{1,3}) = (true|[0-9]{1,6}|\"gaming\"|\"[ -~é\u{1b}]{0,6}\"|\"fifo\"|\\{ a = 1 \\}|.{0,8})", 0..4)
     ) {
         match effective(&lines.join("\n"), &[]) {
             Ok(taken) => {

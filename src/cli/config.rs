@@ -3,11 +3,12 @@
 use super::{
     Choice,
     file::{CONFIG_DEFAULT, Entry, File, Kind, Place, as_flag},
-    flags::{self, LIVE, Refusal, SettingArgs},
+    flags::{self, LIVE, Refusal, SettingArgs, TuningArgs},
     one_line,
 };
 use crate::{
     exit::{Exit, Failure},
+    profile::{self, AUTO},
     settings::Settings,
     stats::text,
 };
@@ -27,7 +28,7 @@ pub(super) struct ConfigArgs {
 }
 
 /// The settings in effect.
-#[derive(Debug, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Effective {
     /// As the scheduler takes them. What is told while it runs is not among them.
     pub settings: Settings,
@@ -35,6 +36,8 @@ pub struct Effective {
     pub choice: Choice,
     /// Each with where it is from, in the order of the help.
     pub shown: Vec<Shown>,
+    /// What was asked for of the figures that a profile has.
+    tuning: TuningArgs,
 }
 
 /// A setting in effect.
@@ -57,6 +60,10 @@ pub enum Origin {
     File(Place),
     /// The command line.
     Flag,
+    /// The profile in effect.
+    Profile(String),
+    /// `scheduler profile`, of this one while it runs.
+    Request,
 }
 
 impl Shown {
@@ -86,6 +93,8 @@ impl fmt::Display for Origin {
             Origin::Default => f.write_str("default"),
             Origin::File(at) => write!(f, "{at}"),
             Origin::Flag => f.write_str("flag"),
+            Origin::Profile(name) => write!(f, "profile {name}"),
+            Origin::Request => f.write_str("scheduler profile"),
         }
     }
 }
@@ -95,7 +104,7 @@ impl Origin {
         let Refusal { id, value, must } = refusal;
         match self {
             Origin::File(at) => at.refuse(&format!("{id} = {value}: {must}")),
-            Origin::Default | Origin::Flag => refusal.of_flag(),
+            _ => refusal.of_flag(),
         }
     }
 }
@@ -165,11 +174,61 @@ impl Effective {
             .get_arguments()
             .map(|arg| Shown {
                 key: arg.get_id().to_string(),
-                value: value(arg, &matches, &settings),
+                value: value(arg, &matches),
                 origin: origin(arg.get_id().as_str()),
             })
             .collect();
-        Ok(Self { settings, choice, shown })
+        let mut effective = Self { settings, choice, shown, tuning: args.tuning };
+        effective.show_figures();
+        Ok(effective)
+    }
+
+    /// The figures that nobody gave are those of the profile.
+    fn show_figures(&mut self) {
+        let profile = &self.tuning.profile;
+        let of_profile = match profile == AUTO.name {
+            true => Origin::Default,
+            false => Origin::Profile(profile.clone()),
+        };
+        let figures = flags::figures(&self.settings.tuning);
+        for shown in &mut self.shown {
+            let Some((_, us)) = figures.iter().find(|(id, _)| *id == shown.key) else { continue };
+            shown.value = Some(us.to_string());
+            if !matches!(shown.origin, Origin::File(_) | Origin::Flag) {
+                shown.origin = of_profile.clone();
+            }
+        }
+    }
+
+    /// As these are, with another profile: what was given by itself stays.
+    ///
+    /// # Errors
+    /// What does not go together with it, in words.
+    pub fn with_profile(&self, name: &str) -> Result<Self, String> {
+        if profile::find(name).is_none() {
+            return Err(format!(
+                "there is no such profile: there are {}",
+                profile::names().join(", ")
+            ));
+        }
+        let mut now = self.clone();
+        now.tuning.profile = name.to_owned();
+        now.settings.tuning = now.tuning.tuning().map_err(|Refusal { id, value, must }| {
+            format!("the profile {name} does not go with {id} = {value}: {must}")
+        })?;
+        for shown in now.shown.iter_mut().filter(|shown| shown.key == "profile") {
+            shown.value = Some(toml::Value::from(name).to_string());
+            shown.origin = Origin::Request;
+        }
+        now.show_figures();
+        Ok(now)
+    }
+
+    /// The profile and its figures, a line each.
+    pub fn tuned(&self) -> Vec<String> {
+        let keys = flags::figures(&self.settings.tuning).map(|(id, _)| id);
+        let is_one = |shown: &&Shown| shown.key == "profile" || keys.contains(&shown.key.as_str());
+        self.shown.iter().filter(is_one).map(Shown::to_string).collect()
     }
 
     /// Takes of `now` what can change while the kernel schedules.
@@ -186,6 +245,7 @@ impl Effective {
             }
         }
         self.settings.tuning = now.settings.tuning;
+        self.tuning = now.tuning;
         self.choice.grace = now.choice.grace;
         if let Some(relayed) = &mut self.settings.relayed {
             relayed.grace = now.choice.grace;
@@ -243,12 +303,9 @@ fn not_taken(error: clap::Error) -> Failure {
 }
 
 /// The value of a setting as TOML.
-fn value(arg: &Arg, matches: &ArgMatches, settings: &Settings) -> Option<String> {
-    let id = arg.get_id().as_str();
-    if id == "slice_min_us" {
-        return Some((settings.tuning.slice_min.0 / 1000).to_string());
-    }
-    let mut raw = matches.get_raw(id)?.map(|value| value.to_string_lossy().into_owned());
+fn value(arg: &Arg, matches: &ArgMatches) -> Option<String> {
+    let mut raw =
+        matches.get_raw(arg.get_id().as_str())?.map(|value| value.to_string_lossy().into_owned());
     let string = |text: String| toml::Value::from(text).to_string();
     match Kind::of(arg) {
         Kind::Switch | Kind::Number => raw.next(),

@@ -264,7 +264,7 @@ fn name_of(value: &DeValue<'_>) -> &'static str {
 }
 
 /// Whether the flag takes these values.
-fn check(arg: &Arg, values: &[String]) -> Result<(), String> {
+pub(super) fn check(arg: &Arg, values: &[String]) -> Result<(), String> {
     let flags = values.iter().filter_map(|value| as_flag(arg, OsStr::new(value)));
     let taken = flags::definition().try_get_matches_from(flags);
     taken.map(drop).map_err(|error| match error.source() {

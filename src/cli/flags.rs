@@ -1,19 +1,21 @@
 //! The settings: each is a flag of the command line and, with `_` for `-`, a key of the configuration file. This is their
 //! one definition; [`super::file`] reads it, too.
 
-use super::Choice;
+use super::{Choice, file};
 use crate::{
     exit::{Exit, Failure},
     policy::builtin,
+    profile::{self, AUTO},
     settings::{
-        GRACE_US_DEFAULT, RING_KIB_DEFAULT, SLICE_MIN_US_DEFAULT, SLICE_US, SLICE_US_DEFAULT,
-        SOCKET_DEFAULT, Settings, Tuning,
+        GRACE_US_DEFAULT, LAG_US, PREEMPT_GRAN_US, RING_KIB_DEFAULT, SLICE_US, SOCKET_DEFAULT,
+        Settings, Tuning,
     },
     stats::text,
     units::Nanos,
 };
-use clap::{Args, Command};
+use clap::{Args, Command, FromArgMatches, builder::PossibleValuesParser};
 use std::{
+    collections::BTreeMap,
     net::{Ipv4Addr, SocketAddr},
     ops::RangeInclusive,
     path::PathBuf,
@@ -64,22 +66,38 @@ pub(super) struct SettingArgs {
 }
 
 /// How it decides.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub(super) struct TuningArgs {
-    /// Longest slice, for a task that nothing waits for, in microseconds, 100 to 100000
-    #[arg(long, value_name = "MICROSECONDS", default_value_t = SLICE_US_DEFAULT)]
-    #[arg(value_parser = ranged(SLICE_US), allow_hyphen_values = true)]
-    pub slice_us: u64,
+    /// What it is for: a name for the values of the next four, each of which goes before it
+    #[arg(long, value_name = "NAME", default_value = AUTO.name)]
+    #[arg(value_parser = PossibleValuesParser::new(profile::names()))]
+    pub profile: String,
+
+    /// Longest slice, for a task that nothing waits for, in microseconds, 100 to 100000 [default: 3000]
+    #[arg(long, value_name = "MICROSECONDS", value_parser = ranged(SLICE_US), allow_hyphen_values = true)]
+    pub slice_us: Option<u64>,
 
     /// Shortest slice, however many tasks wait, in microseconds, 100 to the value of --slice-us
     ///
     /// [default: 1000, or --slice-us if that is less]
     #[arg(long, value_name = "MICROSECONDS", value_parser = slice_min, allow_hyphen_values = true)]
     pub slice_min_us: Option<u64>,
+
+    /// Most service that a task is owed when it wakes, in microseconds, 100 to 40000 [default: 3000]
+    ///
+    /// More lets tasks go first that sleep often and run for longer.
+    #[arg(long, value_name = "MICROSECONDS", value_parser = ranged(LAG_US), allow_hyphen_values = true)]
+    pub lag_us: Option<u64>,
+
+    /// How much earlier than the running task one that wakes must be due to preempt it, in microseconds, 0 to 10000
+    /// [default: 100]
+    #[arg(long, value_name = "MICROSECONDS", value_parser = ranged(PREEMPT_GRAN_US), allow_hyphen_values = true)]
+    pub preempt_gran_us: Option<u64>,
 }
 
 /// Those that can change while the kernel schedules: the figures of `struct knobs`.
-pub(super) const LIVE: [&str; 3] = ["slice_us", "slice_min_us", "grace_us"];
+pub(super) const LIVE: [&str; 6] =
+    ["profile", "slice_us", "slice_min_us", "lag_us", "preempt_gran_us", "grace_us"];
 
 const DUMP_LEN: RangeInclusive<u64> = 0..=1 << 24;
 /// Below, no process answers; above, a policy that fails is felt.
@@ -117,7 +135,7 @@ pub(super) fn definition() -> Command {
 
 impl SettingArgs {
     /// What they become. `own` is the name of the policy that the program is made of, if it is not this crate's own.
-    pub fn settings(self, own: Option<&str>) -> Result<(Settings, Choice), Refusal> {
+    pub fn settings(&self, own: Option<&str>) -> Result<(Settings, Choice), Refusal> {
         let tuning = self.tuning.tuning()?;
         let choice = self.choice(own)?;
         let settings = Settings {
@@ -125,7 +143,7 @@ impl SettingArgs {
             partial: self.partial,
             // The range keeps it in 32 bits.
             exit_dump_len: self.exit_dump_len as u32,
-            socket: self.socket,
+            socket: self.socket.clone(),
             metrics: self.metrics,
             ..Settings::default()
         };
@@ -166,24 +184,61 @@ impl SettingArgs {
 }
 
 impl TuningArgs {
+    /// The figures that nobody gave are those of the profile.
     pub fn tuning(&self) -> Result<Tuning, Refusal> {
-        let slice_min_us = self.slice_min_us.unwrap_or(SLICE_MIN_US_DEFAULT.min(self.slice_us));
-        if slice_min_us > self.slice_us {
+        let profile = profile::find(&self.profile).unwrap_or(&AUTO);
+        let slice_us = self.slice_us.unwrap_or(profile.slice_us);
+        let slice_min_us = self.slice_min_us.unwrap_or(profile.slice_min_us.min(slice_us));
+        if slice_min_us > slice_us {
             return Err(Refusal {
                 id: "slice_min_us",
                 value: slice_min_us.to_string(),
                 must: format!(
-                    "must be a whole number from {} to the value of --slice-us, {}",
-                    SLICE_US.start(),
-                    self.slice_us
+                    "must be a whole number from {} to the value of --slice-us, {slice_us}",
+                    SLICE_US.start()
                 ),
             });
         }
         Ok(Tuning {
-            slice_max: Nanos::from_micros(self.slice_us),
+            slice_max: Nanos::from_micros(slice_us),
             slice_min: Nanos::from_micros(slice_min_us),
+            lag_max: Nanos::from_micros(self.lag_us.unwrap_or(profile.lag_us)),
+            preempt_gran: Nanos::from_micros(
+                self.preempt_gran_us.unwrap_or(profile.preempt_gran_us),
+            ),
         })
     }
+
+    /// From keys and values, the last of each; the error is of one of them, and what it must be.
+    pub fn set(pairs: &[(String, String)]) -> Result<Tuning, ((String, String), String)> {
+        let definition = Self::augment_args(Command::new("set").no_binary_name(true));
+        let arg = |key: &str| definition.get_arguments().find(|arg| arg.get_id() == key);
+        for pair in pairs {
+            let refuse = |must| (pair.clone(), must);
+            let names = || definition.get_arguments().map(|arg| arg.get_id().as_str());
+            let unknown = || format!("the settings are {}", names().collect::<Vec<_>>().join(", "));
+            let arg = arg(&pair.0).ok_or_else(|| refuse(unknown()))?;
+            file::check(arg, std::slice::from_ref(&pair.1)).map_err(refuse)?;
+        }
+        let last: BTreeMap<_, _> = pairs.iter().cloned().collect();
+        let words = last.iter().filter_map(|(key, value)| file::as_flag(arg(key)?, value.as_ref()));
+        let all = || (String::new(), String::new());
+        let matches = definition.clone().try_get_matches_from(words);
+        let args = matches.and_then(|matches| Self::from_arg_matches(&matches));
+        let args = args.map_err(|error| (all(), error.to_string()))?;
+        args.tuning().map_err(|refusal| ((refusal.id.to_owned(), refusal.value), refusal.must))
+    }
+}
+
+/// The figures of [`TuningArgs`] by the names of their settings, in microseconds.
+pub(super) fn figures(tuning: &Tuning) -> [(&'static str, u64); 4] {
+    let us = |span: Nanos| span.0 / 1000;
+    [
+        ("slice_us", us(tuning.slice_max)),
+        ("slice_min_us", us(tuning.slice_min)),
+        ("lag_us", us(tuning.lag_max)),
+        ("preempt_gran_us", us(tuning.preempt_gran)),
+    ]
 }
 
 /// Parses the room for events.

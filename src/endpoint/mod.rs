@@ -5,6 +5,7 @@
 //! longer than [`client::PATIENCE`], and all of them together get a part of one CPU ([`REST`]). What the kernel's half
 //! does costs the same however many ask.
 
+pub mod ask;
 pub mod client;
 pub mod http;
 pub mod scx_stats;
@@ -53,6 +54,13 @@ pub trait Source {
 
     /// Nobody is left who asked for tasks.
     fn forget_tasks(&mut self);
+
+    /// Decides by the profile of that name from here on, if there is a name. The profile in effect and its figures, a line
+    /// each.
+    ///
+    /// # Errors
+    /// Why that cannot be; nothing has changed then.
+    fn profile(&mut self, name: Option<&str>) -> Result<Vec<String>, String>;
 }
 
 /// A source, with the last sample kept for whoever asks at the same time.
@@ -79,6 +87,14 @@ impl Samples<'_> {
     /// As there.
     pub fn tasks(&mut self) -> Result<Vec<task_sample>> {
         self.source.tasks()
+    }
+
+    /// As [`Source::profile`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn profile(&mut self, name: Option<&str>) -> Result<Vec<String>, String> {
+        self.source.profile(name)
     }
 }
 

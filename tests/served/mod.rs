@@ -45,6 +45,14 @@ impl Source for Machine {
         Ok(self.demo.tasks())
     }
 
+    fn profile(&mut self, name: Option<&str>) -> Result<Vec<String>, String> {
+        match name {
+            None => Ok(vec!["profile = \"auto\" (default)".to_owned()]),
+            Some("gaming") => Ok(vec!["profile = \"gaming\"".to_owned(), "\x1b[31m".to_owned()]),
+            Some(_) => Err("there is no such profile".to_owned()),
+        }
+    }
+
     fn forget_tasks(&mut self) {
         self.asked.forgotten.fetch_add(1, Relaxed);
     }

@@ -241,6 +241,18 @@ fn reloads(vm: &mut Vm) -> Result<()> {
     reload(&mut scheduler)?;
     let again = rate()?;
     ensure!(again * 2 > short, "{again} switches, not {short} as at first");
+    // And by a request over the socket, of those that may.
+    fs::write(CONFIG, "")?;
+    reload(&mut scheduler)?;
+    let switched = vm.run(&[SCHEDULER, "profile", "powersave"], LIMIT)?;
+    ensure!(switched.code == 0 && switched.stdout.contains("slice_us = 20000"), "{switched:?}");
+    let powersave = rate()?;
+    vm.say(format!("{powersave} switches in 2 s by the profile powersave"));
+    ensure!(powersave * 3 < again * 2, "{powersave} switches by the profile, {again} before");
+    ensure!(sched_ext("enable_seq")? == attached, "it was detached and attached again");
+    let other = ["setpriv", "--reuid=1000", "--clear-groups", SCHEDULER, "profile", "auto"];
+    let refused = vm.run(&other, LIMIT)?;
+    ensure!(refused.code == 1 && refused.stderr.contains("asking the scheduler"), "{refused:?}");
     let said = scheduler.process().stderr();
     for words in ["slice_us = 100000", "stay as they were: ", "partial = true", "next start"] {
         ensure!(said.contains(words), "not {words:?}:\n{said}");
