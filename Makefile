@@ -3,6 +3,8 @@
 PREFIX ?= /usr/local
 DESTDIR ?=
 UNITDIR ?= $(PREFIX)/lib/systemd/system
+# Where the program looks for its settings.
+CONFDIR = /etc/scheduler
 CARGO ?= cargo
 CLANG_FORMAT ?= $(shell ls /usr/bin/clang-format /usr/bin/clang-format-* 2>/dev/null | grep -E 'format(-(1[89]|[2-9][0-9]))?$$' | sort -V | tail -n 1)
 C_FILES = $(wildcard src/bpf/*.[ch] src/sim/*.c src/sim/include/*.h src/sim/include/scx/*.h)
@@ -110,7 +112,7 @@ metrics:
 kernel-6.12:
 	@scripts/kernel-6.12.sh
 
-# After `make build`. The unit starts the binary where it will be once DESTDIR is the root.
+# After `make build`. The unit starts the binary where it will be once DESTDIR is the root. Settings that are there stay.
 install:
 	@for file in scheduler $(SHARED:%=share/%); do test -f $(TARGET)/release/$$file || { \
 		echo "install: run 'make build' first, as the user who has cargo" >&2; exit 1; }; done
@@ -119,8 +121,12 @@ install:
 	sed -i 's|^ExecStart=/usr/bin/|ExecStart=$(PREFIX)/bin/|' $(DESTDIR)$(UNITDIR)/scheduler.service
 	for file in $(SHARED); do \
 		install -D -m 644 $(TARGET)/release/share/$$file $(DESTDIR)$(PREFIX)/share/$$file || exit 1; done
+	test -e $(DESTDIR)$(CONFDIR)/config.toml || \
+		install -D -m 644 packaging/config.toml $(DESTDIR)$(CONFDIR)/config.toml
 
+# Settings that somebody changed stay.
 uninstall:
+	! cmp -s packaging/config.toml $(DESTDIR)$(CONFDIR)/config.toml || rm $(DESTDIR)$(CONFDIR)/config.toml
 	rm -f $(DESTDIR)$(PREFIX)/bin/scheduler $(DESTDIR)$(UNITDIR)/scheduler.service $(SHARED:%=$(DESTDIR)$(PREFIX)/share/%)
 
 # Into target/debian.

@@ -50,10 +50,15 @@ packaging/deb.sh "$tree/tmp/older.deb" 0.0.1-1 >/dev/null
 cp "$deb" "$tree/tmp/"
 inside dpkg -i /tmp/older.deb >"$work/log" 2>&1 || { cat "$work/log"; fail "the older deb does not install"; }
 doctor older
+config=$tree/etc/scheduler/config.toml
+inside scheduler config check /etc/scheduler/config.toml >/dev/null || fail "the settings that come along are not good"
+[ "$(inside dpkg-query -W -f '${Conffiles}' scheduler | grep -c /etc/scheduler/config.toml)" = 1 ] || fail "the settings are no conffile"
+echo 'slice_us = 4000' >>"$config"
 inside dpkg -i "/tmp/${deb##*/}" >"$work/log" 2>&1 || { cat "$work/log"; fail "the deb does not upgrade"; }
 [ "$(inside dpkg-query -W -f '${Version}' scheduler)" = "$version-1" ] || fail "it is not upgraded"
 rm "$tree/tmp/"*.deb
 doctor newer
+inside scheduler config show | grep -q '^slice_us = 4000 .*config.toml' || fail "changed settings do not survive an upgrade"
 for file in bin/scheduler lib/systemd/system/scheduler.service share/man/man8/scheduler.8.gz \
 	share/bash-completion/completions/scheduler share/zsh/vendor-completions/_scheduler \
 	share/fish/vendor_completions.d/scheduler.fish share/doc/scheduler/copyright; do
@@ -62,6 +67,7 @@ done
 [ -x "$tree$(sed -n 's/^ExecStart=//p' "$tree/usr/lib/systemd/system/scheduler.service")" ] || fail "the unit starts nothing"
 [ -z "$(find "$tree/etc/systemd" -name 'scheduler*' 2>/dev/null)" ] || fail "the service is enabled without being asked"
 inside dpkg --remove scheduler >"$work/log" 2>&1 || { cat "$work/log"; fail "the deb cannot be removed"; }
+[ -s "$config" ] || fail "changed settings do not survive a removal"
 inside dpkg --purge scheduler >"$work/log" 2>&1 || { cat "$work/log"; fail "the deb cannot be purged"; }
 snapshot >"$work/after"
 diff "$work/before" "$work/after" || fail "files are left, or gone"

@@ -1,4 +1,12 @@
-//! The command line: every flag, once. Help text and errors come from here.
+//! The command line: every flag, once. Help text and errors come from here. Those flags that are settings are in
+//! `cli/flags.rs`, for the configuration file, too.
+
+mod config;
+mod file;
+mod flags;
+
+pub use config::{Adopted, Effective, Origin, Shown};
+pub use file::{CONFIG_DEFAULT, Place};
 
 use crate::{
     compare::{Metric, Plan},
@@ -6,20 +14,22 @@ use crate::{
     machine::topology::Topology,
     manual::{self, Shell},
     policy::builtin,
-    settings::{
-        Format, GRACE_US_DEFAULT, RING_KIB_DEFAULT, Report, SLICE_MIN_US_DEFAULT, SLICE_US,
-        SLICE_US_DEFAULT, SOCKET_DEFAULT, Settings, Tuning,
-    },
+    profile,
+    settings::{Format, Report, SOCKET_DEFAULT, Settings, Tuning},
     sim,
     stats::text,
     top,
     units::Nanos,
 };
-use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, error::ErrorKind};
+use clap::{
+    ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand, builder::PossibleValuesParser,
+    error::ErrorKind,
+};
+use config::ConfigArgs;
+use flags::{SettingArgs, TuningArgs, option, ranged};
 use std::{
     borrow::Cow,
     ffi::{OsStr, OsString},
-    net::{Ipv4Addr, SocketAddr},
     ops::RangeInclusive,
     path::{Path, PathBuf},
     time::Duration,
@@ -29,7 +39,9 @@ use std::{
 #[derive(Debug, PartialEq)]
 pub enum Request {
     /// Schedule until stopped.
-    Schedule(Settings, Choice),
+    Schedule(Effective),
+    /// Say whether a configuration file is good, and it is as far as it was read.
+    Check(PathBuf, Effective),
     /// Check the machine.
     Doctor,
     /// Run a command under the kernel's default and under this scheduler.
@@ -38,6 +50,8 @@ pub enum Request {
     Simulate(sim::Plan),
     /// Show what a running scheduler does.
     Top(top::Options),
+    /// Switch the running scheduler, which has its socket there, to this profile, or say which it has.
+    Profile(PathBuf, Option<String>),
     /// Print this text: the help, the version, a man page, or a shell's completions.
     Print(String),
 }
@@ -61,7 +75,7 @@ const EXIT_CODES: &str = "\
 Exit codes:
    0  stopped by the user
    1  ejected by the kernel, or failed at run time
-   2  wrong command line
+   2  wrong command line or configuration file
   75  another sched_ext scheduler is attached
   77  not permitted: CAP_BPF or CAP_PERFMON is missing, or a policy's memory cannot be locked
   78  this kernel cannot run it; `scheduler doctor` says why";
@@ -72,7 +86,10 @@ Exit codes: 0 simulated; 1 the scheduler did what it must not do; 2 wrong comman
 const COMPARE_EXIT_CODES: &str = "\
 Exit codes: 0 compared; 1 the command failed, or you stopped it; others as without a command.";
 
-/// Schedule the CPUs of this machine until SIGINT, SIGTERM or SIGHUP.
+/// Schedule the CPUs of this machine until SIGINT or SIGTERM.
+///
+/// At SIGHUP it reads its settings again, and changes those that can be changed while it schedules. If the terminal that it was
+/// started from has gone, it ends.
 ///
 /// Needs a kernel with sched_ext and the capabilities CAP_BPF and CAP_PERFMON (root has them).
 /// When it ends, in any way, the kernel's default scheduler takes over.
@@ -101,89 +118,22 @@ struct Cli {
     tasks: Option<u64>,
 
     #[command(flatten)]
-    tuning: TuningArgs,
+    settings: SettingArgs,
 
-    /// Who decides: `kernel`, or a policy in this process; `list` describes all [default: kernel]
-    #[arg(long, value_name = "NAME")]
-    policy: Option<String>,
-
-    /// An option of the policy; may be repeated
-    #[arg(long, value_name = "KEY=VALUE", value_parser = option)]
-    set: Vec<(String, String)>,
-
-    /// How long a CPU with nothing else to run waits for the policy, in microseconds, 100 to 50000
-    #[arg(long, value_name = "MICROSECONDS", default_value_t = GRACE_US_DEFAULT)]
-    #[arg(value_parser = ranged(GRACE_US), allow_hyphen_values = true)]
-    grace_us: u64,
-
-    /// Room for tasks that wait for the policy to hear of them, in KiB, a power of two from 4 to 65536
-    ///
-    /// What finds no room goes the way of the kernel's half.
-    #[arg(long, value_name = "KIB", default_value_t = RING_KIB_DEFAULT)]
-    #[arg(value_parser = ring_kib, allow_hyphen_values = true)]
-    ring_kib: u32,
-
-    /// Where to make the socket that tells statistics to other programs
-    #[arg(long, value_name = "PATH", default_value = SOCKET_DEFAULT)]
-    socket: PathBuf,
-
-    /// Tell metrics over HTTP, for Prometheus: a port of the loopback, or ADDRESS:PORT
-    #[arg(long, value_name = "ADDR", value_parser = metrics, allow_hyphen_values = true)]
-    metrics: Option<SocketAddr>,
-
-    /// Schedule only tasks that chose the policy SCHED_EXT
-    #[arg(short, long)]
-    partial: bool,
-
-    /// Size of the kernel's debug dump at an ejection in bytes, up to 16777216; 0: its default
-    #[arg(long, value_name = "BYTES", default_value_t = 0)]
-    #[arg(value_parser = ranged(DUMP_LEN), allow_hyphen_values = true)]
-    exit_dump_len: u64,
+    #[command(flatten)]
+    config: ConfigArgs,
 
     #[command(subcommand)]
     command: Option<Command>,
-}
-
-/// How it decides.
-#[derive(Debug, Args)]
-struct TuningArgs {
-    /// Longest slice, for a task that nothing waits for, in microseconds, 100 to 100000
-    #[arg(long, value_name = "MICROSECONDS", default_value_t = SLICE_US_DEFAULT)]
-    #[arg(value_parser = ranged(SLICE_US), allow_hyphen_values = true)]
-    slice_us: u64,
-
-    /// Shortest slice, however many tasks wait, in microseconds, 100 to the value of --slice-us
-    ///
-    /// [default: 1000, or --slice-us if that is less]
-    #[arg(long, value_name = "MICROSECONDS", value_parser = slice_min, allow_hyphen_values = true)]
-    slice_min_us: Option<u64>,
-}
-
-impl TuningArgs {
-    fn tuning(&self) -> Result<Tuning, Failure> {
-        let slice_min_us = self.slice_min_us.unwrap_or(SLICE_MIN_US_DEFAULT.min(self.slice_us));
-        if slice_min_us > self.slice_us {
-            return Err(Failure::new(
-                Exit::Usage,
-                format!(
-                    "invalid value '{slice_min_us}' for '--slice-min-us <MICROSECONDS>': must be \
-                     a whole number from {} to the value of --slice-us, {} (see --help)",
-                    SLICE_US.start(),
-                    self.slice_us
-                ),
-            ));
-        }
-        Ok(Tuning {
-            slice_max: Nanos::from_micros(self.slice_us),
-            slice_min: Nanos::from_micros(slice_min_us),
-        })
-    }
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Check everything that a load needs: a line a check. Exit code 0, or 78 if one fails
     Doctor,
+    /// Check a configuration file, or show the settings in effect
+    #[command(subcommand, arg_required_else_help = false)]
+    Config(ConfigCommand),
     /// Show what the running scheduler does: CPUs, tasks, wakeup latencies, events
     ///
     /// Asks the scheduler over its socket, so it is for root and for the user that the scheduler runs as. Without one it
@@ -234,6 +184,18 @@ enum Command {
         #[arg(last = true, required = true, value_name = "COMMAND")]
         command: Vec<OsString>,
     },
+    /// Switch the running scheduler to another profile, until it reads its settings again; without a name: say which is in effect
+    ///
+    /// For root and for the user that the scheduler runs as. Prints the figures in effect.
+    Profile {
+        /// The profile
+        #[arg(value_name = "NAME", value_parser = PossibleValuesParser::new(profile::names()))]
+        name: Option<String>,
+
+        /// The socket of the scheduler
+        #[arg(long, value_name = "PATH", default_value = SOCKET_DEFAULT)]
+        socket: PathBuf,
+    },
     /// Print the completions of this command line for a shell
     ///
     /// An installation has them.
@@ -270,7 +232,7 @@ enum Command {
         #[arg(long, value_name = "CPUS", value_parser = sim_topology)]
         topology: Option<Topology>,
 
-        /// A setting of the policy, slice_us or slice_min_us; may be repeated
+        /// A setting of the scheduler: profile, slice_us, slice_min_us, lag_us or preempt_gran_us; may be repeated
         #[arg(long, value_name = "KEY=VALUE", value_parser = option)]
         set: Vec<(String, String)>,
 
@@ -292,6 +254,28 @@ enum Command {
     },
 }
 
+#[derive(Debug, Subcommand)]
+#[command(disable_help_subcommand = true)]
+enum ConfigCommand {
+    /// Check a configuration file. Exit code 0, or 2 and what is wrong with it
+    Check {
+        /// The file
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
+    /// Show all settings with their values, and where each is from: default, file or flag
+    ///
+    /// With the flags that it is given, and the file that the scheduler would read. What it prints is a file of the same
+    /// settings.
+    Show {
+        #[command(flatten)]
+        settings: Box<SettingArgs>,
+
+        #[command(flatten)]
+        config: ConfigArgs,
+    },
+}
+
 const INTERVAL_S: RangeInclusive<f64> = 0.01..=86_400.0;
 const TASKS: RangeInclusive<u64> = 1..=1000;
 /// One run of each compares nothing.
@@ -299,39 +283,6 @@ const RUNS: RangeInclusive<u64> = 2..=1000;
 const WARMUP: RangeInclusive<u64> = 0..=100;
 const SEEDS: RangeInclusive<u64> = 0..=u64::MAX;
 const SIM_RUNS: RangeInclusive<u64> = 1..=100_000;
-const DUMP_LEN: RangeInclusive<u64> = 0..=1 << 24;
-/// Below, no process answers; above, a policy that fails is felt.
-const GRACE_US: RangeInclusive<u64> = 100..=50_000;
-
-const RING_KIB: RangeInclusive<u32> = 4..=65_536;
-
-/// Parses the room for events.
-fn ring_kib(text: &str) -> Result<u32, String> {
-    let (low, high) = (RING_KIB.start(), RING_KIB.end());
-    text.parse()
-        .ok()
-        .filter(|kib: &u32| kib.is_power_of_two() && RING_KIB.contains(kib))
-        .ok_or_else(|| format!("must be a power of two from {low} to {high}"))
-}
-
-/// Parses the address for metrics: a port of the loopback, or an address with its port.
-fn metrics(text: &str) -> Result<SocketAddr, String> {
-    let of_port = |port: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    let address = text.parse().ok().or_else(|| text.parse().ok().map(of_port));
-    address.filter(|address| address.port() != 0).ok_or_else(|| {
-        "must be a port from 1 to 65535, or an address with its port, as in 0.0.0.0:9100 or [::1]:9100"
-            .to_owned()
-    })
-}
-
-/// Parses an option of a policy.
-fn option(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
-        _ => Err("must be KEY=VALUE".to_owned()),
-    }
-}
-
 /// Parses the CPUs of a simulated machine.
 fn sim_topology(text: &str) -> Result<Topology, String> {
     sim::parse_topology(text).map_err(|error| format!("{error:#}"))
@@ -339,19 +290,10 @@ fn sim_topology(text: &str) -> Result<Topology, String> {
 
 /// The figures of a simulated policy, from what was set of them.
 fn sim_tuning(set: &[(String, String)]) -> Result<Tuning, Failure> {
-    let mut args = TuningArgs { slice_us: SLICE_US_DEFAULT, slice_min_us: None };
-    for (key, value) in set {
-        let parsed = match key.as_str() {
-            "slice_us" => ranged(SLICE_US)(value).map(|us| args.slice_us = us),
-            "slice_min_us" => slice_min(value).map(|us| args.slice_min_us = Some(us)),
-            _ => Err("the settings are slice_us and slice_min_us".to_owned()),
-        };
-        parsed.map_err(|reason| {
-            let option = text::printable(format!("{key}={value}").as_bytes());
-            Failure::new(Exit::Usage, format!("invalid '--set {option}': {reason} (see --help)"))
-        })?;
-    }
-    args.tuning()
+    TuningArgs::set(set).map_err(|((key, value), must)| {
+        let option = text::printable(format!("{key}={value}").as_bytes());
+        Failure::new(Exit::Usage, format!("invalid '--set {option}': {must} (see --help)"))
+    })
 }
 
 /// The values of a sweep, beside what was set of the other settings.
@@ -378,59 +320,6 @@ fn sim_sweep(
     Ok(sim::Sweep { key, points, svg })
 }
 
-/// The policy that is asked for, among those that there are.
-fn choice(cli: &Cli, own: Option<&str>) -> Result<Choice, Failure> {
-    let refuse = |text: String| Err(Failure::new(Exit::Usage, text + " (see --help)"));
-    let policy = match (own, &cli.policy) {
-        (Some(own), None) => own.to_owned(),
-        (Some(own), Some(_)) => {
-            return refuse(format!("this program runs the policy {own}: it takes no '--policy'"));
-        }
-        (None, name) => name.clone().unwrap_or_else(|| builtin::KERNEL.to_owned()),
-    };
-    if own.is_none() && builtin::find(&policy).is_none() {
-        let names: Vec<_> = builtin::BUILTIN.iter().map(|builtin| builtin.name).collect();
-        return refuse(format!(
-            "invalid value '{}' for '--policy <NAME>': must be {} or list",
-            text::printable(policy.as_bytes()),
-            names.join(", ")
-        ));
-    }
-    if policy == builtin::KERNEL
-        && own.is_none()
-        && let Some((key, _)) = cli.set.first()
-    {
-        let key = text::printable(key.as_bytes());
-        return refuse(format!(
-            "'--set {key}=...' is an option of a policy: choose one by --policy"
-        ));
-    }
-    Ok(Choice {
-        policy,
-        options: cli.set.clone(),
-        grace: Nanos::from_micros(cli.grace_us),
-        ring_bytes: cli.ring_kib * 1024,
-    })
-}
-
-/// A parser of whole numbers in a range; its error names the range.
-fn ranged(
-    range: RangeInclusive<u64>,
-) -> impl Fn(&str) -> Result<u64, String> + Clone + Send + Sync + 'static {
-    move |text| {
-        text.parse().ok().filter(|n| range.contains(n)).ok_or_else(|| {
-            format!("must be a whole number from {} to {}", range.start(), range.end())
-        })
-    }
-}
-
-/// Parses the shortest slice; [`TuningArgs::tuning`] knows the longest.
-fn slice_min(text: &str) -> Result<u64, String> {
-    text.parse().ok().filter(|n| SLICE_US.contains(n)).ok_or_else(|| {
-        format!("must be a whole number from {} to the value of --slice-us", SLICE_US.start())
-    })
-}
-
 /// Parses the interval: seconds, with a fraction.
 fn interval(text: &str) -> Result<Duration, String> {
     // NaN is in no range.
@@ -455,13 +344,15 @@ where
     let args: Vec<OsString> = args.into_iter().map(Into::into).collect();
     let compares = args.get(1).is_some_and(|arg| arg == "compare");
     let definition = definition(args.first(), own);
-    let cli = match parse_cli(definition.clone(), args) {
+    let parsed = definition.clone().try_get_matches_from(args);
+    let cli = parsed.and_then(|matches| Ok((Cli::from_arg_matches(&matches)?, matches)));
+    let (cli, matches) = match cli {
         Ok(cli) => cli,
         Err(e) if matches!(e.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
             return Ok(Request::Print(e.render().to_string()));
         }
         Err(e) => {
-            let mut line = one_line(&e.render().to_string());
+            let mut line = one_line(&e.render().to_string()) + " (see --help)";
             if compares && e.kind() == ErrorKind::UnknownArgument {
                 line += "; the command comes after --, as in: scheduler compare -- make -j8";
             }
@@ -477,13 +368,24 @@ where
     }
     match cli.command {
         Some(Command::Doctor) => return Ok(Request::Doctor),
+        Some(Command::Config(ConfigCommand::Check { file })) => {
+            let effective = Effective::of_file(&file, own)?;
+            return Ok(Request::Check(file, effective));
+        }
+        Some(Command::Config(ConfigCommand::Show { config, .. })) => {
+            let given = matches.subcommand_matches("config");
+            let given = given.and_then(|matches| matches.subcommand_matches("show"));
+            let effective = Effective::of(given.unwrap_or(&matches), &config, own)?;
+            return Ok(Request::Print(effective.text()));
+        }
+        Some(Command::Profile { name, socket }) => return Ok(Request::Profile(socket, name)),
         Some(Command::Top { demo, socket, interval }) => {
             let interval = interval.unwrap_or(Duration::from_secs(1));
             return Ok(Request::Top(top::Options { socket, interval, demo }));
         }
         Some(Command::Compare { runs, warmup, metric, json, tuning, command }) => {
             let (runs, warmup) = (runs as usize, warmup as usize);
-            let tuning = tuning.tuning()?;
+            let tuning = tuning.tuning().map_err(|refusal| refusal.of_flag())?;
             return Ok(Request::Compare(Plan { runs, warmup, metric, json, tuning, command }));
         }
         Some(Command::Completions { shell }) => {
@@ -506,11 +408,10 @@ where
         }
         None => {}
     }
-    if own.is_none() && cli.policy.as_deref() == Some("list") {
+    if own.is_none() && cli.settings.policy.as_deref() == Some("list") {
         return Ok(Request::Print(builtin::list()));
     }
-    let tuning = cli.tuning.tuning()?;
-    let choice = choice(&cli, own)?;
+    let mut effective = Effective::of(&matches, &cli.config, own)?;
     let report = (cli.stats || cli.json || cli.tasks.is_some()).then(|| Report {
         interval: cli.interval.unwrap_or(Duration::from_secs(1)),
         format: if cli.json { Format::Json } else { Format::Table },
@@ -522,18 +423,8 @@ where
             "warning: --interval has no effect without --stats, --json or --tasks",
         );
     }
-    let settings = Settings {
-        tuning,
-        relayed: None,
-        partial: cli.partial,
-        // The range keeps it in 32 bits.
-        exit_dump_len: cli.exit_dump_len as u32,
-        verbosity: cli.verbose,
-        report,
-        socket: cli.socket,
-        metrics: cli.metrics,
-    };
-    Ok(Request::Schedule(settings, choice))
+    effective.settings = Settings { verbosity: cli.verbose, report, ..effective.settings };
+    Ok(Request::Schedule(effective))
 }
 
 /// The definition of the command line. A program of another's policy has its own name and description in it, and no flag
@@ -548,15 +439,19 @@ fn definition(program: Option<&OsString>, own: Option<&str>) -> clap::Command {
         .display_name(name)
         .about(format!("Schedule the CPUs of this machine by the policy {own}"))
         .long_about(format!(
-            "Schedule the CPUs of this machine by the policy {own} until SIGINT, SIGTERM or SIGHUP."
+            "Schedule the CPUs of this machine by the policy {own} until SIGINT or SIGTERM."
         ))
-        .mut_arg("policy", |arg| arg.hide(true))
+        .mut_arg("policy", no_choice)
+        .mut_subcommand("config", |config| {
+            config.mut_subcommand("show", |show| show.mut_arg("policy", no_choice))
+        })
         .mut_subcommand("compare", |command| command.hide(true))
         .mut_subcommand("simulate", |command| command.hide(true))
 }
 
-fn parse_cli(definition: clap::Command, args: Vec<OsString>) -> Result<Cli, clap::Error> {
-    definition.try_get_matches_from(args).and_then(|matches| Cli::from_arg_matches(&matches))
+/// The flag that chooses a policy, of a program that has one.
+fn no_choice(arg: clap::Arg) -> clap::Arg {
+    arg.hide(true).default_value(None)
 }
 
 /// clap's message and its tip as one line, without the usage block. The user's own text in it
@@ -566,8 +461,7 @@ fn one_line(rendered: &str) -> String {
     let end = ["\n\nUsage:", "\n\nFor more"].iter().filter_map(|m| text.find(m)).min();
     let text = text[..end.unwrap_or(text.len())].replace("\n\n  tip: ", "; ");
     let words: Vec<_> = text.split_whitespace().collect();
-    let line: String = words.join(" ").chars().filter(|c| !c.is_control()).collect();
-    format!("{line} (see --help)")
+    words.join(" ").chars().filter(|c| !c.is_control()).collect()
 }
 
 #[cfg(test)]

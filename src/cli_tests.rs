@@ -2,9 +2,10 @@
 
 use super::*;
 
+/// Whatever this machine's own file says.
 fn settings(args: &[&str]) -> Settings {
-    match parse([&["scheduler"], args].concat(), None) {
-        Ok(Request::Schedule(settings, _)) => settings,
+    match parse([&["scheduler", "--config=/dev/null"], args].concat(), None) {
+        Ok(Request::Schedule(effective)) => effective.settings,
         other => panic!("{args:?}: {other:?}"),
     }
 }

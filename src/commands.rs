@@ -1,44 +1,55 @@
 //! The commands, and how each ends.
 
 use crate::{
-    cli::{self, Choice, Request},
+    cli::{self, Effective, Request},
     compare::{self, Plan},
-    endpoint::{Endpoints, http::MetricsSocket},
+    endpoint::{Endpoints, ask::Connection, http::MetricsSocket},
     exit::{Exit, Failure},
     machine::{
         notify::{Event, Notifier},
         preflight::{self, Host},
         scheduler::Scheduler,
-        stop::Stop,
+        stop::{Hangup, Stop},
     },
     policy::{Policy, builtin},
     relay::{self, Relay},
-    settings::{Relayed, Settings},
+    reload::Reloader,
+    settings::Relayed,
     sim,
     stats::text,
     top,
     watch::{self, Beside},
 };
+use anyhow::{Context, anyhow};
 use libbpf_rs::{PrintLevel, set_print};
 use log::LevelFilter;
+use serde_json::json;
 use simplelog::{ConfigBuilder, WriteLogger};
 use std::{
     ffi::OsString,
     io::{self, Write},
     mem::MaybeUninit,
+    path::Path,
     process::ExitCode,
 };
 
 /// The whole program: from the command line, the program's name first, to the exit code. `own` is the policy that it is
 /// made of; none for this crate's own program, which has a choice.
 pub fn main(args: impl IntoIterator<Item = OsString>, own: Option<Box<dyn Policy>>) -> ExitCode {
-    let request = cli::parse(args, own.as_deref().map(Policy::name));
-    let result = request.and_then(|request| match request {
-        Request::Schedule(settings, choice) => schedule(settings, &choice, own),
+    let args: Vec<OsString> = args.into_iter().collect();
+    let name = own.as_deref().map(|policy| policy.name().to_owned());
+    let parse = || cli::parse(args.clone(), name.as_deref());
+    let result = parse().and_then(|request| match request {
+        Request::Schedule(effective) => schedule(effective, own, &|| match parse()? {
+            Request::Schedule(again) => policy_of(&again, None).map(|_| again),
+            _ => Err(anyhow!("the command line does not schedule any more").into()),
+        }),
+        Request::Check(file, effective) => check(&file, &effective, own),
         Request::Doctor => doctor(),
         Request::Compare(plan) => compare(&plan),
         Request::Simulate(plan) => simulate(&plan),
         Request::Top(options) => top::run(&options),
+        Request::Profile(socket, name) => profile(&socket, name.as_deref()),
         Request::Print(text) => print(&text).map(|()| Exit::Stopped),
     });
     match result {
@@ -121,22 +132,41 @@ fn run_sweep(
     Ok(exit)
 }
 
+/// `scheduler profile`: asks the running scheduler, and prints what is in effect then.
+fn profile(socket: &Path, name: Option<&str>) -> Result<Exit, Failure> {
+    let args = name.map_or_else(|| json!({}), |name| json!({"name": name}));
+    let answer = Connection::open(socket)?.ask(&json!({"req": "profile", "args": args}))?;
+    let lines: Vec<String> =
+        serde_json::from_value(answer).context("understanding the scheduler's answer")?;
+    let lines = lines.iter().map(|line| text::printable(line.as_bytes()) + "\n");
+    print(&lines.collect::<String>())?;
+    Ok(Exit::Stopped)
+}
+
+/// `scheduler config check`: what the parser does not know, the policy does.
+fn check(
+    file: &Path,
+    effective: &Effective,
+    own: Option<Box<dyn Policy>>,
+) -> Result<Exit, Failure> {
+    policy_of(effective, own)?;
+    print(&format!("{}: good\n", text::printable(file.as_os_str().as_encoded_bytes())))?;
+    Ok(Exit::Stopped)
+}
+
 /// The policy in user space that is asked for, with its options.
 fn policy_of(
-    choice: &Choice,
+    effective: &Effective,
     own: Option<Box<dyn Policy>>,
 ) -> Result<Option<Box<dyn Policy>>, Failure> {
+    let choice = &effective.choice;
     let made = || builtin::find(&choice.policy).and_then(|builtin| Some(builtin.make?()));
     let Some(mut policy) = own.or_else(made) else { return Ok(None) };
     relay::check_interface(&*policy)?;
     for (key, value) in &choice.options {
         policy.set(key, value).map_err(|reason| {
-            let option = text::printable(format!("{key}={value}").as_bytes());
-            let name = policy.name();
-            Failure::new(
-                Exit::Usage,
-                format!("invalid '--set {option}' for the policy {name}: {reason} (see --help)"),
-            )
+            let must = format!("the policy {}: {reason}", policy.name());
+            effective.refuse_option(&format!("{key}={value}"), &must)
         })?;
     }
     Ok(Some(policy))
@@ -144,12 +174,13 @@ fn policy_of(
 
 /// `scheduler`: schedules until it is stopped or ejected.
 fn schedule(
-    mut settings: Settings,
-    choice: &Choice,
+    mut effective: Effective,
     own: Option<Box<dyn Policy>>,
+    reread: &dyn Fn() -> Result<Effective, Failure>,
 ) -> Result<Exit, Failure> {
-    set_up_log(settings.verbosity);
-    let policy = policy_of(choice, own)?;
+    set_up_log(effective.settings.verbosity);
+    let policy = policy_of(&effective, own)?;
+    let Effective { settings, choice, .. } = &mut effective;
     settings.relayed = policy.as_ref().map(|policy| Relayed {
         grace: choice.grace,
         ring_bytes: choice.ring_bytes,
@@ -161,10 +192,11 @@ fn schedule(
     if let Some(address) = settings.metrics {
         endpoints.add(MetricsSocket::listen(address)?);
     }
-    let stop = Stop::on_signals()?;
+    let stop = Stop::but_hangup()?;
+    let hangup = Hangup::on_signal()?;
     let notifier = Notifier::from_env();
     let mut storage = MaybeUninit::uninit();
-    let mut scheduler = Scheduler::load(&settings, &host, &mut storage)?;
+    let mut scheduler = Scheduler::load(settings, &host, &mut storage)?;
     log::info!("loaded");
     if stop.is_triggered() {
         return Ok(Exit::Stopped);
@@ -182,7 +214,8 @@ fn schedule(
     notifier.tell_or_warn(Event::Ready);
 
     let beside = Beside { relay: relay.as_ref(), endpoints, notifier: &notifier };
-    let watched = watch::until_the_end(&mut scheduler, &settings, beside, &stop);
+    let mut reloader = Reloader::new(effective, reread, hangup);
+    let watched = watch::until_the_end(&mut scheduler, &mut reloader, beside, &stop);
     notifier.tell_or_warn(Event::Stopping);
     let report = scheduler.detach();
     let ended = relay.as_mut().map_or(Ok(()), Relay::end);

@@ -6,11 +6,11 @@ use std::process::ExitCode;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Exit {
-    /// The user stopped it (SIGINT, SIGTERM, SIGHUP), or the reader of its output went away.
+    /// The user stopped it (SIGINT, SIGTERM, a terminal that has gone), or the reader of its output went away.
     Stopped = 0,
     /// The kernel ejected it, or it failed at run time.
     Failed = 1,
-    /// The command line is wrong. Nothing was attached.
+    /// The command line or the configuration file is wrong. Nothing was attached.
     Usage = 2,
     /// Another sched_ext scheduler is attached (EX_TEMPFAIL: trying again may help).
     Busy = 75,

@@ -46,7 +46,11 @@ pub fn completions(definition: Command, shell: Shell) -> String {
 pub fn page(definition: Command) -> io::Result<String> {
     let mut program = definition.mut_subcommands(|command| command.disable_help_flag(true));
     program.build();
-    let commands: Vec<_> = program.get_subcommands().cloned().collect();
+    let with_its_own = |command: &Command| {
+        let own = command.get_subcommands().cloned();
+        [command.clone()].into_iter().chain(own).collect::<Vec<_>>()
+    };
+    let commands: Vec<_> = program.get_subcommands().flat_map(with_its_own).collect();
     let exits = program.get_after_help().map(ToString::to_string).unwrap_or_default();
 
     let synopsis = usage(&mut program);

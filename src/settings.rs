@@ -2,6 +2,7 @@
 
 use crate::{
     bpf::{intf, skel::types},
+    profile::AUTO,
     units::Nanos,
 };
 use std::{net::SocketAddr, ops::RangeInclusive, path::PathBuf, time::Duration};
@@ -34,32 +35,29 @@ pub struct Tuning {
     pub slice_max: Nanos,
     /// Floor of every slice. Never above `slice_max`.
     pub slice_min: Nanos,
+    /// Most service that a sleeper is owed when it wakes, of nice 0.
+    pub lag_max: Nanos,
+    /// How much virtual time a waking task must be due earlier than the running one that it preempts.
+    pub preempt_gran: Nanos,
 }
-
-/// Default of `--slice-us`. Longer ones gain 2 % of throughput beside hogs in a deterministic guest and cost half of
-/// the latency of a server under load; the tasks of a queue are apart by up to this, and whoever is ahead waits for it to
-/// pass on each of the others: at 20 ms a second, with fifty of them on a CPU.
-pub const SLICE_US_DEFAULT: u64 = 3_000;
-/// Default of `--slice-min-us`.
-pub const SLICE_MIN_US_DEFAULT: u64 = 1_000;
 
 /// Slices that may be asked for, in microseconds. Below 100 µs the switches themselves would be the load; above 100 ms a
 /// queue of 50 tasks comes near the time after which the kernel ejects a scheduler.
 pub const SLICE_US: RangeInclusive<u64> = 100..=100_000;
+/// What a sleeper may be owed, in microseconds. A task that stays runnable is owed no more than the longest of these.
+pub const LAG_US: RangeInclusive<u64> = 100..=40_000;
+/// How much earlier a waking task may have to be due, in microseconds. Beyond a slice of the default there would be no
+/// preemption.
+pub const PREEMPT_GRAN_US: RangeInclusive<u64> = 0..=10_000;
 /// Slices that a policy in user space may give, in microseconds.
 pub const DECIDED_SLICE_US: RangeInclusive<u64> =
     intf::DECIDED_SLICE_MIN_US as u64..=intf::DECIDED_SLICE_MAX_US as u64;
 
 /// Shortest request that a task with short bursts can make.
 const REQUEST_MIN: Nanos = Nanos::from_micros(100);
-/// Most service that a sleeper is owed when it wakes, as a slice of EEVDF. Where many sleep and wake, they are apart
-/// by up to this, and whoever is behind waits for it to pass on every task in front.
-const LAG_MAX: Nanos = Nanos::from_micros(3000);
 /// A task that stays runnable is owed this at most: two slices and two ticks of 100 Hz, rounded up. It does not follow
 /// `--slice-us`, because ticks do not.
 const LAG_RUNNABLE: Nanos = Nanos::from_micros(40_000);
-/// A waking task must be due earlier than the running one by this much virtual time.
-const PREEMPT_GRAN: Nanos = Nanos::from_micros(100);
 /// Wakeup preemptions of one CPU are at least this far apart.
 const PREEMPT_GAP: Nanos = Nanos::from_micros(50);
 
@@ -69,10 +67,10 @@ impl Tuning {
         types::knobs {
             slice_max_ns: self.slice_max.0,
             slice_min_ns: self.slice_min.0,
-            lag_max_ns: self.slice_max.0.min(LAG_MAX.0),
+            lag_max_ns: self.lag_max.0,
             lag_runnable_ns: LAG_RUNNABLE.0.max(2 * self.slice_max.0),
             request_min_ns: REQUEST_MIN.0,
-            preempt_gran_vns: PREEMPT_GRAN.0,
+            preempt_gran_vns: self.preempt_gran.0,
             preempt_gap_ns: PREEMPT_GAP.0,
             grace_ns: relayed.map_or(0, |relayed| relayed.grace.0),
             idle_direct: relayed.is_none_or(|relayed| relayed.idle_direct).into(),
@@ -85,8 +83,10 @@ impl Tuning {
 impl Default for Tuning {
     fn default() -> Self {
         Self {
-            slice_max: Nanos::from_micros(SLICE_US_DEFAULT),
-            slice_min: Nanos::from_micros(SLICE_MIN_US_DEFAULT),
+            slice_max: Nanos::from_micros(AUTO.slice_us),
+            slice_min: Nanos::from_micros(AUTO.slice_min_us),
+            lag_max: Nanos::from_micros(AUTO.lag_us),
+            preempt_gran: Nanos::from_micros(AUTO.preempt_gran_us),
         }
     }
 }

@@ -11,7 +11,8 @@ use crate::{
         stop::{Stop, Wake},
     },
     relay::{Lateness, Relay},
-    settings::{Format, Report, Settings},
+    reload::Reloader,
+    settings::{Format, Report},
     stats::{
         interval::Interval,
         json,
@@ -23,6 +24,7 @@ use crate::{
 use anyhow::Result;
 use std::{
     io,
+    os::fd::AsFd,
     rc::Rc,
     time::{Duration, Instant},
 };
@@ -49,24 +51,28 @@ pub struct Beside<'a> {
 /// When the statistics cannot be read or written, or the kernel refuses a new topology.
 pub fn until_the_end(
     scheduler: &mut Scheduler<'_>,
-    settings: &Settings,
+    reloader: &mut Reloader<'_>,
     beside: Beside<'_>,
     stop: &Stop,
 ) -> Result<()> {
     let Beside { relay, mut endpoints, notifier } = beside;
     let mut keeper = Keeper::new(notifier, relay);
-    let listed = settings.report.is_some_and(|report| report.tasks > 0);
-    let mut live = Live { scheduler, relay, keeps_tasks: listed };
-    let mut reporter = settings.report.map(|r| Reporter::start(r, &mut live)).transpose()?;
+    let settings = &reloader.effective().settings;
+    let report = settings.report;
+    let listed = report.is_some_and(|report| report.tasks > 0);
+    let socket = settings.socket.clone();
+    let mut live = Live { scheduler, reloader, relay, keeps_tasks: listed };
+    let mut reporter = report.map(|r| Reporter::start(r, &mut live)).transpose()?;
     let start = Rc::new(live.sample()?);
-    match StatsSocket::listen(&settings.socket, start) {
+    match StatsSocket::listen(&socket, start) {
         Ok(socket) => endpoints.add(socket),
         // A scheduler that cannot be asked schedules all the same.
         Err(error) => log::warn!("nobody can ask for statistics: {error:#}"),
     }
     loop {
         let due = reporter.as_ref().map_or(WATCH_PERIOD, |r| WATCH_PERIOD.min(r.time_left()));
-        let wake = endpoints.wait(stop, due);
+        let wake = endpoints.wait(stop, &[live.reloader.as_fd()], due);
+        live.reloader.tend(live.scheduler, notifier, stop);
         if wake == Wake::Stop || !keeper.tend(live.scheduler)? {
             return Ok(());
         }
@@ -79,6 +85,7 @@ pub fn until_the_end(
         let text = reporter.report(&mut live)?;
         let mut tend = || {
             endpoints.serve(&mut live);
+            live.reloader.tend(live.scheduler, notifier, stop);
             keeper.tend(live.scheduler)
         };
         match output::write(&mut io::stdout(), &text, stop, WATCH_PERIOD, &mut tend)? {
@@ -89,14 +96,15 @@ pub fn until_the_end(
 }
 
 /// The scheduler while it schedules, as the source of statistics.
-struct Live<'a, 'obj> {
+struct Live<'a, 'r, 'obj> {
     scheduler: &'a mut Scheduler<'obj>,
+    reloader: &'a mut Reloader<'r>,
     relay: Option<&'a Relay>,
     /// Whether the reports list tasks, whoever else asks for them.
     keeps_tasks: bool,
 }
 
-impl Source for Live<'_, '_> {
+impl Source for Live<'_, '_, '_> {
     fn sample(&mut self) -> Result<Sample> {
         let mut now = self.scheduler.sample()?;
         now.policy = self.relay.map(|relay| PolicySample {
@@ -109,6 +117,10 @@ impl Source for Live<'_, '_> {
 
     fn tasks(&mut self) -> Result<Vec<task_sample>> {
         self.scheduler.task_samples()
+    }
+
+    fn profile(&mut self, name: Option<&str>) -> Result<Vec<String>, String> {
+        self.reloader.profile(name, self.scheduler)
     }
 
     fn forget_tasks(&mut self) {
@@ -191,7 +203,7 @@ struct Reporter {
 }
 
 impl Reporter {
-    fn start(report: Report, live: &mut Live<'_, '_>) -> Result<Self> {
+    fn start(report: Report, live: &mut Live<'_, '_, '_>) -> Result<Self> {
         let before = live.sample()?;
         let mut tasks = TaskTracker::default();
         if report.tasks > 0 {
@@ -205,7 +217,7 @@ impl Reporter {
     }
 
     /// The text of the report that is due.
-    fn report(&mut self, live: &mut Live<'_, '_>) -> Result<String> {
+    fn report(&mut self, live: &mut Live<'_, '_, '_>) -> Result<String> {
         let now = live.sample()?;
         let span = now.at - self.before.at;
         let tasks = match self.report.tasks {

@@ -35,7 +35,10 @@ fn help_names_every_flag_and_exit_code() {
             "--verbose",
             "--json",
             "--tasks",
+            "--profile",
             "--slice-us",
+            "--lag-us",
+            "--preempt-gran-us",
             "--slice-min-us",
             "--partial",
             "--socket",
@@ -45,6 +48,7 @@ fn help_names_every_flag_and_exit_code() {
             "--grace-us",
             "--ring-kib",
             "--exit-dump-len",
+            "--config",
             "--version",
             "--help",
             "doctor",
@@ -97,7 +101,14 @@ fn bad_values_are_refused_with_flag_and_range() {
         (&["--exit-dump-len", "99999999999"], "--exit-dump-len", "0 to 16777216"),
         (&["--metrics", "localhost:9100"], "--metrics", "1 to 65535"),
         (&["--nonsense"], "--nonsense", ""),
+        (&["--profile", "fast"], "--profile", "lowlatency, gaming"),
+        (&["--lag-us", "99"], "--lag-us", "100 to 40000"),
+        (&["--preempt-gran-us", "10001"], "--preempt-gran-us", "0 to 10000"),
+        (&["simulate", "x", "--set", "speed=1"], "speed=1", "profile, slice_us"),
+        (&["simulate", "x", "--set", "lag_us=1"], "lag_us=1", "100 to 40000"),
+        (&["simulate", "x", "--set", "slice_min_us=3001"], "slice_min_us=3001", "3000"),
         (&["nonsense"], "nonsense", ""),
+        (&["config"], "config", "check, show"),
     ];
     for (args, flag, range) in cases {
         let out = run(args);

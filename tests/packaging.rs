@@ -51,7 +51,8 @@ impl Place {
 
     /// Installs for use from the temporary directory itself, and returns the unit.
     fn install(&self) -> PathBuf {
-        self.make(&["install", &format!("PREFIX={}", self.path("usr").display())]);
+        let settings = format!("CONFDIR={}", self.path("etc").display());
+        self.make(&["install", &format!("PREFIX={}", self.path("usr").display()), &settings]);
         self.path("usr/lib/systemd/system/scheduler.service")
     }
 }
@@ -86,6 +87,7 @@ fn installs_where_it_is_told_and_uninstalls_just_that() {
     place.make(&["install", &destdir, "PREFIX=/opt/x"]);
     let unit = "opt/x/lib/systemd/system/scheduler.service";
     let installed = [
+        "etc/scheduler/config.toml",
         "opt/x/bin/scheduler",
         unit,
         "opt/x/share/bash-completion/completions/scheduler",
@@ -101,6 +103,13 @@ fn installs_where_it_is_told_and_uninstalls_just_that() {
     fs::write(root.join("opt/x/bin/other"), "").expect("write");
     place.make(&["uninstall", &destdir, "PREFIX=/opt/x"]);
     assert_eq!(files(&root), ["opt/x/bin/other"]);
+
+    // Settings are kept as they are.
+    let config = root.join("etc/scheduler/config.toml");
+    fs::write(&config, "slice_us = 4000\n").expect("write");
+    place.make(&["install", &destdir, "PREFIX=/opt/x"]);
+    place.make(&["uninstall", &destdir, "PREFIX=/opt/x"]);
+    assert_eq!(fs::read_to_string(&config).expect("the settings"), "slice_us = 4000\n");
 }
 
 #[test]
@@ -169,6 +178,7 @@ fn the_unit_says_what_is_asked_of_it() {
         ("After", "scx.service scx_loader.service"),
         ("NoNewPrivileges", "yes"),
         ("RuntimeDirectory", "scx/root"),
+        ("ExecReload", "/bin/sh -c 'kill -HUP $MAINPID'"),
     ] {
         assert_eq!(values(key), [value], "{key}");
     }
@@ -215,6 +225,10 @@ fn the_package_lists_files_that_there_are() {
         assert!(goes_to(&source, "usr/share/"), "{source} is left out");
     }
     assert!(goes_to("target/release/scheduler", "usr/bin/"));
+    assert!(goes_to("packaging/config.toml", "etc/scheduler/"));
+    let manifest: toml::Table = toml::from_str(include_str!("../Cargo.toml")).expect("TOML");
+    let kept = &manifest["package"]["metadata"]["deb"]["conf-files"];
+    assert_eq!(kept.as_array().expect("a list"), &[scheduler::cli::CONFIG_DEFAULT.into()]);
     assert!(
         goes_to("CHANGELOG.md", "usr/share/doc/")
             && goes_to("packaging/copyright", "usr/share/doc/")

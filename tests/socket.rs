@@ -72,6 +72,34 @@ impl Client {
     }
 }
 
+/// `scheduler profile` at this socket.
+fn profile(path: &Path, name: &[&str]) -> std::process::Output {
+    let path = path.to_str().expect("UTF-8");
+    let args = [&["profile", "--socket", path], name].concat();
+    let program = env!("CARGO_BIN_EXE_scheduler");
+    std::process::Command::new(program).args(args).output().expect("it runs")
+}
+
+#[test]
+fn a_profile_is_asked_for_and_told() {
+    let place = serve();
+    let out = profile(&place.path, &[]);
+    assert_eq!(String::from_utf8_lossy(&out.stdout), "profile = \"auto\" (default)\n");
+    let out = profile(&place.path, &["gaming"]);
+    assert_eq!(String::from_utf8_lossy(&out.stdout), "profile = \"gaming\"\n\\x1b[31m\n");
+    assert_eq!(out.status.code(), Some(0));
+    for (path, name, code, words) in [
+        (&*place.path, "server", 1, "there is no such profile"),
+        (Path::new("/dev/null"), "server", 1, "asking the scheduler at /dev/null"),
+        (&*place.path, "fast", 2, "lowlatency"),
+    ] {
+        let out = profile(path, &[name]);
+        let line = String::from_utf8_lossy(&out.stderr).into_owned();
+        assert_eq!((out.status.code(), line.lines().count()), (Some(code), 1), "{line}");
+        assert!(line.contains(words), "{line}");
+    }
+}
+
 #[test]
 fn the_client_of_other_programs_understands_it() {
     let place = serve();

@@ -5,6 +5,7 @@
 //! longer than [`client::PATIENCE`], and all of them together get a part of one CPU ([`REST`]). What the kernel's half
 //! does costs the same however many ask.
 
+pub mod ask;
 pub mod client;
 pub mod http;
 pub mod scx_stats;
@@ -53,6 +54,13 @@ pub trait Source {
 
     /// Nobody is left who asked for tasks.
     fn forget_tasks(&mut self);
+
+    /// Decides by the profile of that name from here on, if there is a name. The profile in effect and its figures, a line
+    /// each.
+    ///
+    /// # Errors
+    /// Why that cannot be; nothing has changed then.
+    fn profile(&mut self, name: Option<&str>) -> Result<Vec<String>, String>;
 }
 
 /// A source, with the last sample kept for whoever asks at the same time.
@@ -79,6 +87,14 @@ impl Samples<'_> {
     /// As there.
     pub fn tasks(&mut self) -> Result<Vec<task_sample>> {
         self.source.tasks()
+    }
+
+    /// As [`Source::profile`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn profile(&mut self, name: Option<&str>) -> Result<Vec<String>, String> {
+        self.source.profile(name)
     }
 }
 
@@ -123,19 +139,24 @@ impl Endpoints {
         self.places.push(Place { listener: Box::new(listener), clients: Vec::new() });
     }
 
-    /// Waits until a client needs something, for `timeout`, or for a stop.
-    pub fn wait(&self, stop: &Stop, timeout: Duration) -> Wake {
+    /// Waits until a client needs something, until `others` can be read, for `timeout`, or for a stop.
+    pub fn wait(&self, stop: &Stop, others: &[BorrowedFd<'_>], timeout: Duration) -> Wake {
         let now = Instant::now();
+        let others = || others.iter().map(|&fd| (fd, PollFlags::POLLIN));
         let rest = self.rest_until.map_or(Duration::ZERO, |at| at.saturating_duration_since(now));
-        if !rest.is_zero() && (stop.wait(rest.min(timeout)) == Wake::Stop || rest >= timeout) {
-            return if stop.is_triggered() { Wake::Stop } else { Wake::Timeout };
+        if !rest.is_zero() {
+            let fds: Vec<_> = others().collect();
+            let wake = stop.wait_ready(&fds, rest.min(timeout));
+            if wake != Wake::Timeout || rest >= timeout {
+                return wake;
+            }
         }
         let timeout = timeout.saturating_sub(rest);
         let clients = || self.places.iter().flat_map(|place| &place.clients);
         let left = clients().map(|client| client.time_left(now)).min();
         let listening = self.places.iter().map(|place| (place.listener.as_fd(), PollFlags::POLLIN));
         let fds: Vec<(BorrowedFd<'_>, PollFlags)> =
-            listening.chain(clients().map(Client::waits_for)).collect();
+            listening.chain(clients().map(Client::waits_for)).chain(others()).collect();
         match stop.wait_ready(&fds, timeout.min(left.unwrap_or(timeout))) {
             // Some client's time is over.
             Wake::Timeout if left.is_some_and(|left| left < timeout) => Wake::Ready,

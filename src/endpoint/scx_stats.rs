@@ -5,7 +5,9 @@
 //! - `stats_meta` describes the fields of `stats`;
 //! - `stats` gives what happened since the last such request of this connection, or since the scheduler began. Its
 //!   argument `target` is `top`, numbers by name ([`flat`]), or `interval`, what `--json` prints; with that one, the
-//!   argument `tasks` asks for the busiest tasks, so many of them.
+//!   argument `tasks` asks for the busiest tasks, so many of them;
+//! - `profile` gives the profile in effect with its figures, lines of text, after a switch to the profile that the argument
+//!   `name` names, if it is there. It is a request of ours.
 //!
 //! That crate's own server reads lines of any length, has a thread for each connection, as many as come, and waits for
 //! them for ever; so this is a server of our own.
@@ -78,7 +80,13 @@ impl ScxStats {
                 }
                 _ => Err(Refusal::invalid("unknown target: there are top and interval".to_owned())),
             },
-            _ => Err(Refusal::invalid("unknown request: there are stats and stats_meta".into())),
+            "profile" => {
+                let name = request.args.get("name").map(String::as_str);
+                Ok(Value::from(samples.profile(name).map_err(Refusal::invalid)?).to_string())
+            }
+            _ => Err(Refusal::invalid(
+                "unknown request: there are stats, stats_meta and profile".into(),
+            )),
         }
     }
 

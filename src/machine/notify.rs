@@ -1,6 +1,7 @@
 //! Telling the service manager how it goes: the sd_notify protocol, which is one datagram of
 //! `KEY=VALUE` text to the socket that the environment names.
 
+use nix::time::{ClockId, clock_gettime};
 use std::ffi::OsStr;
 use std::{
     env, io,
@@ -18,9 +19,13 @@ use std::{
 
 /// What can be told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Event {
-    /// Attached, and the kernel has it enabled.
+pub enum Event<'a> {
+    /// Attached, and the kernel has it enabled. After [`Self::Reloading`]: the settings are taken.
     Ready,
+    /// About to read settings again.
+    Reloading,
+    /// Done with that: they stay as they were, for this reason.
+    Kept(&'a str),
     /// The scheduler has made progress since the last one.
     Alive,
     /// About to detach.
@@ -73,24 +78,35 @@ impl Notifier {
     ///
     /// # Errors
     /// When the datagram cannot be sent. Nobody to tell is no error.
-    pub fn tell(&self, event: Event) -> io::Result<()> {
-        let text: &[u8] = match event {
-            Event::Ready => b"READY=1\nSTATUS=scheduling",
-            Event::Alive => b"WATCHDOG=1",
-            Event::Stopping => b"STOPPING=1",
+    pub fn tell(&self, event: Event<'_>) -> io::Result<()> {
+        let text = match event {
+            Event::Ready => "READY=1\nSTATUS=scheduling".to_owned(),
+            Event::Reloading => format!("RELOADING=1\nMONOTONIC_USEC={}", monotonic_us()?),
+            Event::Kept(why) => {
+                let why = why.replace('\n', " ");
+                format!("READY=1\nSTATUS=scheduling, with the settings as they were: {why}")
+            }
+            Event::Alive => "WATCHDOG=1".to_owned(),
+            Event::Stopping => "STOPPING=1".to_owned(),
         };
         match &self.socket {
-            Some((socket, address)) => socket.send_to_addr(text, address).map(drop),
+            Some((socket, address)) => socket.send_to_addr(text.as_bytes(), address).map(drop),
             None => Ok(()),
         }
     }
 
     /// Tells it, and leaves it at a warning if that fails.
-    pub fn tell_or_warn(&self, event: Event) {
+    pub fn tell_or_warn(&self, event: Event<'_>) {
         if let Err(error) = self.tell(event) {
             log::warn!("telling the service manager {event:?}: {error}");
         }
     }
+}
+
+/// The time by which the manager tells this reload from an earlier one.
+fn monotonic_us() -> io::Result<i64> {
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC)?;
+    Ok(now.tv_sec() * 1_000_000 + now.tv_nsec() / 1000)
 }
 
 #[cfg(test)]
@@ -120,6 +136,14 @@ mod tests {
         assert_eq!(received(&server), "WATCHDOG=1");
         notifier.tell(Event::Stopping).expect("sent");
         assert_eq!(received(&server), "STOPPING=1");
+        let before = monotonic_us().expect("a time");
+        notifier.tell(Event::Reloading).expect("sent");
+        let told = received(&server);
+        let at = told.strip_prefix("RELOADING=1\nMONOTONIC_USEC=").expect("a time");
+        assert!(at.parse::<i64>().is_ok_and(|at| at >= before), "{told}");
+        notifier.tell(Event::Kept("one\ntwo")).expect("sent");
+        let told = received(&server);
+        assert!(told.starts_with("READY=1\nSTATUS=") && told.ends_with(": one two"), "{told}");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use crate::{
     bpf::{
         self,
         intf::event,
-        skel::{BpfSkel, BpfSkelBuilder, OpenBpfSkel},
+        skel::{BpfSkel, BpfSkelBuilder, OpenBpfSkel, types},
         wire::{self, Wire},
     },
     exit::{Exit, Failure},
@@ -161,6 +161,27 @@ impl<'obj> Scheduler<'obj> {
     pub fn forget_tasks(&mut self) {
         self.set_task_stats(false);
         self.tasks = None;
+    }
+
+    /// Gives the kernel's half other figures to decide by. Each is good beside those that it replaces: a callback under
+    /// way may see some of both. Whether figures of tasks are kept is for those who read them to say.
+    pub fn tune(&mut self, knobs: types::knobs) {
+        let Some(data) = &mut self.skel.maps.data_data else { return };
+        let to = &mut data.knobs;
+        for (to, value) in [
+            (&mut to.slice_max_ns, knobs.slice_max_ns),
+            (&mut to.slice_min_ns, knobs.slice_min_ns),
+            (&mut to.lag_max_ns, knobs.lag_max_ns),
+            (&mut to.lag_runnable_ns, knobs.lag_runnable_ns),
+            (&mut to.request_min_ns, knobs.request_min_ns),
+            (&mut to.preempt_gran_vns, knobs.preempt_gran_vns),
+            (&mut to.preempt_gap_ns, knobs.preempt_gap_ns),
+            (&mut to.grace_ns, knobs.grace_ns),
+            (&mut to.idle_direct, knobs.idle_direct),
+        ] {
+            // SAFETY: a valid, aligned field of mapped memory, which the kernel's half only reads.
+            unsafe { ptr::write_volatile(to, value) }
+        }
     }
 
     fn set_task_stats(&mut self, on: bool) {

@@ -1,26 +1,111 @@
-//! Stop signals, and waiting that a stop signal ends at once: for time to pass, or for a slow
-//! reader to take our output.
+//! Signals, and waiting that a stop ends at once: for time to pass, or for a slow reader to take our output.
 
 use anyhow::{Context, Result};
 use nix::{
     errno::Errno,
     poll::{PollFd, PollFlags, PollTimeout, poll},
-    sys::eventfd::{EfdFlags, EventFd},
+};
+use signal_hook::{
+    consts::{SIGHUP, SIGINT, SIGTERM},
+    low_level::pipe,
 };
 use std::{
-    os::fd::{AsFd, BorrowedFd},
+    fs::File,
+    io::{Read, Write},
+    os::{
+        fd::{AsFd, BorrowedFd},
+        unix::net::UnixStream,
+    },
+    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
 
+/// The terminal of the process, if it has one.
+const TERMINAL: &str = "/dev/tty";
+
+/// Readable from the first ring on: a reader and a writer, neither of which blocks.
+#[derive(Debug)]
+struct Bell(UnixStream, UnixStream);
+
+impl Bell {
+    fn new() -> Result<Self> {
+        let make = || {
+            let (reader, writer) = UnixStream::pair()?;
+            reader.set_nonblocking(true)?;
+            writer.set_nonblocking(true)?;
+            Ok::<_, std::io::Error>(Self(reader, writer))
+        };
+        make().context("making a pair of sockets for signals")
+    }
+
+    /// Has a signal ring it.
+    fn on(&self, signal: i32) -> Result<()> {
+        let registered = self.1.try_clone().and_then(|writer| pipe::register(signal, writer));
+        registered.map(drop).context("installing a signal handler")
+    }
+}
+
 /// Turns true when the user wants the program to stop, and stays so.
 #[derive(Debug, Clone)]
-pub struct Stop(Arc<EventFd>);
+pub struct Stop(Arc<Bell>);
 
 /// Readable when it is true: for a wait on more than this.
 impl AsFd for Stop {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.0.0.as_fd()
+    }
+}
+
+/// SIGHUP, with which a user asks to read settings again, and a terminal says that it has gone.
+#[derive(Debug)]
+pub struct Hangup {
+    bell: Bell,
+    /// That of the start.
+    terminal: Option<PathBuf>,
+}
+
+/// What a SIGHUP means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hung {
+    /// Settings are to be read again.
+    Asked,
+    /// The terminal that the program was started from is gone, and nobody is there to stop it.
+    Gone,
+}
+
+impl Hangup {
+    /// Listens to the signal from here on.
+    ///
+    /// # Errors
+    /// When the process is out of file descriptors.
+    pub fn on_signal() -> Result<Self> {
+        Self::of(TERMINAL.into())
+    }
+
+    fn of(terminal: PathBuf) -> Result<Self> {
+        let bell = Bell::new()?;
+        bell.on(SIGHUP)?;
+        // Without one it cannot be opened.
+        let terminal = File::open(&terminal).is_ok().then_some(terminal);
+        Ok(Self { bell, terminal })
+    }
+
+    /// What the signals that came since the last call mean; none came if absent.
+    pub fn take(&self) -> Option<Hung> {
+        let mut rings = [0; 64];
+        if !matches!((&self.bell.0).read(&mut rings), Ok(1..)) {
+            return None;
+        }
+        let gone = self.terminal.as_ref().is_some_and(|terminal| File::open(terminal).is_err());
+        Some(if gone { Hung::Gone } else { Hung::Asked })
+    }
+}
+
+/// Readable when there is something to take.
+impl AsFd for Hangup {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.bell.0.as_fd()
     }
 }
 
@@ -41,26 +126,34 @@ impl Stop {
     /// # Errors
     /// When the process is out of file descriptors.
     pub fn new() -> Result<Self> {
-        let event = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
-            .context("creating an event for stop signals")?;
-        Ok(Self(Arc::new(event)))
+        Ok(Self(Arc::new(Bell::new()?)))
     }
 
     /// One that SIGINT, SIGTERM and SIGHUP trigger from here on.
     ///
     /// # Errors
-    /// When handlers are installed already.
+    /// When the process is out of file descriptors.
     pub fn on_signals() -> Result<Self> {
+        let stop = Self::but_hangup()?;
+        stop.0.on(SIGHUP)?;
+        Ok(stop)
+    }
+
+    /// One that SIGINT and SIGTERM trigger from here on.
+    ///
+    /// # Errors
+    /// When the process is out of file descriptors.
+    pub fn but_hangup() -> Result<Self> {
         let stop = Self::new()?;
-        let trigger = stop.clone();
-        ctrlc::set_handler(move || trigger.trigger()).context("installing signal handlers")?;
+        stop.0.on(SIGINT)?;
+        stop.0.on(SIGTERM)?;
         Ok(stop)
     }
 
     /// Makes it true.
     pub fn trigger(&self) {
-        // Fails only when it has been triggered 2^64 times.
-        let _ = self.0.write(1);
+        // Fails only when it is full of triggers.
+        let _ = (&self.0.1).write(&[1]);
     }
 
     /// Whether it is true.
@@ -86,7 +179,7 @@ impl Stop {
     fn wait_on(&self, others: &[(BorrowedFd<'_>, PollFlags)], timeout: Duration) -> Wake {
         // Rounded up: a wait must not end before its time, and 0 would be a busy loop.
         let ms = timeout.as_micros().div_ceil(1000).min(i32::MAX as u128) as i32;
-        let mut fds = vec![PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
+        let mut fds = vec![PollFd::new(self.as_fd(), PollFlags::POLLIN)];
         fds.extend(others.iter().map(|&(fd, what)| PollFd::new(fd, what)));
         match poll(&mut fds, PollTimeout::try_from(ms).unwrap_or(PollTimeout::MAX)) {
             Ok(0) | Err(Errno::EINTR) => Wake::Timeout,
@@ -114,6 +207,25 @@ mod tests {
         assert!(started.elapsed() < Duration::from_secs(10));
         thread.join().expect("joined");
         assert!(stop.is_triggered() && stop.is_triggered());
+    }
+
+    #[test]
+    fn a_hangup_is_taken_once_and_ends_what_has_lost_its_terminal() {
+        let terminal = tempfile::NamedTempFile::new().expect("a file");
+        let nowhere = terminal.path().join("none");
+        let daemon = Hangup::of(nowhere).expect("a handler");
+        let at_terminal = Hangup::of(terminal.path().into()).expect("a handler");
+        assert_eq!((daemon.take(), at_terminal.take()), (None, None));
+        nix::sys::signal::raise(nix::sys::signal::SIGHUP).expect("raised");
+        nix::sys::signal::raise(nix::sys::signal::SIGHUP).expect("raised");
+        let stop = Stop::new().expect("sockets");
+        let fds = [(daemon.as_fd(), PollFlags::POLLIN)];
+        assert_eq!(stop.wait_ready(&fds, Duration::from_secs(20)), Wake::Ready);
+        assert_eq!((daemon.take(), at_terminal.take()), (Some(Hung::Asked), Some(Hung::Asked)));
+        assert_eq!((daemon.take(), at_terminal.take()), (None, None));
+        drop(terminal);
+        nix::sys::signal::raise(nix::sys::signal::SIGHUP).expect("raised");
+        assert_eq!((daemon.take(), at_terminal.take()), (Some(Hung::Asked), Some(Hung::Gone)));
     }
 
     #[test]

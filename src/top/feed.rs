@@ -2,21 +2,15 @@
 //! real.
 
 use super::kernel::KernelView;
+use crate::endpoint::ask::Connection;
 use crate::stats::{demo::Demo, interval::Interval, sample::Sample, tasks::TaskTracker, text};
-use anyhow::{Context, Result, bail};
-use serde::Deserialize;
-use serde_json::value::Value;
+use anyhow::{Context, Result};
+use serde_json::json;
 use std::{
-    io::{BufRead, BufReader, Read, Write},
-    os::unix::net::UnixStream,
     path::{Path, PathBuf},
     time::Duration,
 };
 
-/// A scheduler that does not answer for so long is as good as gone.
-const PATIENCE: Duration = Duration::from_secs(2);
-/// An answer of 8192 CPUs is well below.
-const ANSWER_MAX: u64 = 64 << 20;
 /// All that the socket gives.
 const TASKS: usize = 1000;
 const DEMO_CPUS: u32 = 16;
@@ -94,9 +88,13 @@ impl Feed {
             Feed::Demo(demo) => Ok(demo.next(span)),
             Feed::Machine { socket, scheduler, kernel } => {
                 let asked = match scheduler.take() {
-                    Some(connection) => connection.ask(),
-                    None => Connection::open(socket).and_then(Connection::ask),
+                    Some(connection) => Ok(connection),
+                    None => Connection::open(socket),
                 };
+                let asked = asked.and_then(|mut connection| {
+                    let interval = ask(&mut connection)?;
+                    Ok((connection, interval))
+                });
                 match asked {
                     Ok((connection, interval)) => {
                         *scheduler = Some(connection);
@@ -125,49 +123,10 @@ impl Demonstration {
     }
 }
 
-/// A connection to the scheduler's socket.
-pub struct Connection(BufReader<UnixStream>);
-
-/// An answer, as far as it is looked at.
-#[derive(Deserialize)]
-struct Response {
-    errno: i32,
-    args: Args,
-}
-
-#[derive(Deserialize)]
-struct Args {
-    resp: Value,
-}
-
-impl Connection {
-    fn open(path: &Path) -> Result<Self> {
-        let stream = UnixStream::connect(path)
-            .with_context(|| format!("asking the scheduler at {}", path.display()))?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
-        Ok(Self(BufReader::new(stream)))
-    }
-
-    /// What happened since the last question. The connection is good for another one then.
-    fn ask(mut self) -> Result<(Self, Interval)> {
-        let request = format!(
-            "{{\"req\":\"stats\",\"args\":{{\"target\":\"interval\",\"tasks\":\"{TASKS}\"}}}}\n"
-        );
-        self.0.get_mut().write_all(request.as_bytes()).context("asking the scheduler")?;
-        let mut line = String::new();
-        let mut limited = self.0.by_ref().take(ANSWER_MAX);
-        let n = limited.read_line(&mut line).context("reading the scheduler's answer")?;
-        if n == 0 {
-            bail!("the scheduler has closed the connection");
-        }
-        let response: Response =
-            serde_json::from_str(&line).context("understanding the scheduler's answer")?;
-        if response.errno != 0 {
-            bail!("the scheduler refuses: {}", response.args.resp);
-        }
-        let interval = serde_json::from_value(response.args.resp)
-            .context("understanding the scheduler (is it of another version, or another one?)")?;
-        Ok((self, interval))
-    }
+/// What happened since the last question of the connection.
+fn ask(connection: &mut Connection) -> Result<Interval> {
+    let args = json!({"target": "interval", "tasks": TASKS.to_string()});
+    let answer = connection.ask(&json!({"req": "stats", "args": args}))?;
+    serde_json::from_value(answer)
+        .context("understanding the scheduler (is it of another version, or another one?)")
 }

@@ -45,6 +45,14 @@ impl Source for Machine {
         Ok(self.demo.tasks())
     }
 
+    fn profile(&mut self, name: Option<&str>) -> Result<Vec<String>, String> {
+        match name {
+            None => Ok(vec!["profile = \"auto\" (default)".to_owned()]),
+            Some("gaming") => Ok(vec!["profile = \"gaming\"".to_owned(), "\x1b[31m".to_owned()]),
+            Some(_) => Err("there is no such profile".to_owned()),
+        }
+    }
+
     fn forget_tasks(&mut self) {
         self.asked.forgotten.fetch_add(1, Relaxed);
     }
@@ -71,7 +79,7 @@ impl Served {
             add(&mut endpoints, Rc::new(machine.demo.sample()));
             ready.send(nix::unistd::gettid().as_raw()).expect("somebody waits");
             loop {
-                let wake = endpoints.wait(&told, Duration::from_millis(500));
+                let wake = endpoints.wait(&told, &[], Duration::from_millis(500));
                 machine.asked.wakes.fetch_add(1, Relaxed);
                 match wake {
                     Wake::Stop => return,

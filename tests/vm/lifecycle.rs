@@ -25,6 +25,7 @@ pub const CASES: &[Case] = &[
     Case::new(1, "twenty_rounds_leave_nothing", twenty_rounds_leave_nothing).limit_secs(600),
     Case::new(9, "kill_nine", kill_nine),
     Case::new(12, "two_capabilities", two_capabilities),
+    Case::new(12, "reloads", reloads).on(Topology::TWO),
     Case::new(12, "tells_the_service_manager", tells_the_service_manager).on(Topology::TWO),
 ];
 
@@ -178,6 +179,86 @@ fn tells_the_service_manager(vm: &mut Vm) -> Result<()> {
     let end = scheduler.wait(Duration::from_secs(30))?;
     ensure!(end.code == 0, "{end:?}");
     vm.say("ready when attached, silent while nobody gets to run, alive afterwards");
+    Ok(())
+}
+
+/// SIGHUP gives the running scheduler other slices without detaching it; a bad file changes nothing and says why.
+fn reloads(vm: &mut Vm) -> Result<()> {
+    const SOCKET: &str = "/run/notify-reloads";
+    const CONFIG: &str = "/run/reloads.toml";
+    const LIMIT: Duration = Duration::from_secs(20);
+    const SHORT_US: u64 = 3_000;
+    const LONG_US: u64 = 100_000;
+    let slices = |us: u64| fs::write(CONFIG, format!("slice_us = {us}\nslice_min_us = {us}\n"));
+    slices(SHORT_US)?;
+    let socket = UnixDatagram::bind(SOCKET).context("making the socket")?;
+    let mut command = Command::new(SCHEDULER);
+    command.env("NOTIFY_SOCKET", SOCKET);
+    let mut scheduler = Scheduler::start(&mut command, &["-v", "--config", CONFIG])?;
+    told(&socket, LIMIT)?;
+    let hogs: Vec<_> = (0..2).map(|_| hog().on(&[1]).start()).collect::<Result<_>>()?;
+    let switches = || -> Result<u64> {
+        let count = |pid| -> Result<u64> {
+            let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+            let line = status.lines().find_map(|l| l.strip_prefix("nonvoluntary_ctxt_switches:"));
+            Ok(line.context("no count of switches")?.trim().parse()?)
+        };
+        hogs.iter().map(|hog| count(hog.pid())).sum()
+    };
+    // Of the two hogs on their CPU.
+    let rate = || -> Result<u64> {
+        let before = switches()?;
+        thread::sleep(Duration::from_secs(2));
+        Ok(switches()? - before)
+    };
+    let attached = sched_ext("enable_seq")?;
+    let reload = |scheduler: &mut Scheduler| -> Result<String> {
+        scheduler.process().signal(Signal::SIGHUP)?;
+        let begin = told(&socket, LIMIT)?;
+        ensure!(begin.starts_with("RELOADING=1\nMONOTONIC_USEC="), "first it says {begin:?}");
+        let end = told(&socket, LIMIT)?;
+        ensure!(end.starts_with("READY=1\n"), "then it says {end:?}");
+        scheduler.check_alive()?;
+        ensure!(sched_ext("enable_seq")? == attached, "it was detached and attached again");
+        Ok(end)
+    };
+
+    let short = rate()?;
+    slices(LONG_US)?;
+    reload(&mut scheduler)?;
+    let long = rate()?;
+    vm.say(format!("{short} switches in 2 s with {SHORT_US} us, {long} with {LONG_US} us"));
+    ensure!(long * 2 < short && long > 0, "the slices have not changed");
+
+    fs::write(CONFIG, "slice_us = 7\npartial = true\n")?;
+    let kept = reload(&mut scheduler)?;
+    ensure!(kept.contains("reloads.toml:1:12: slice_us = 7"), "it says {kept:?}");
+    let still = rate()?;
+    ensure!(still < 2 * long, "{still} switches after a bad file, {long} before");
+
+    // Back, and what has to wait is named.
+    fs::write(CONFIG, "slice_us = 3000\npartial = true\n")?;
+    reload(&mut scheduler)?;
+    let again = rate()?;
+    ensure!(again * 2 > short, "{again} switches, not {short} as at first");
+    // And by a request over the socket, of those that may.
+    fs::write(CONFIG, "")?;
+    reload(&mut scheduler)?;
+    let switched = vm.run(&[SCHEDULER, "profile", "powersave"], LIMIT)?;
+    ensure!(switched.code == 0 && switched.stdout.contains("slice_us = 20000"), "{switched:?}");
+    let powersave = rate()?;
+    vm.say(format!("{powersave} switches in 2 s by the profile powersave"));
+    ensure!(powersave * 3 < again * 2, "{powersave} switches by the profile, {again} before");
+    ensure!(sched_ext("enable_seq")? == attached, "it was detached and attached again");
+    let other = ["setpriv", "--reuid=1000", "--clear-groups", SCHEDULER, "profile", "auto"];
+    let refused = vm.run(&other, LIMIT)?;
+    ensure!(refused.code == 1 && refused.stderr.contains("asking the scheduler"), "{refused:?}");
+    let said = scheduler.process().stderr();
+    for words in ["slice_us = 100000", "stay as they were: ", "partial = true", "next start"] {
+        ensure!(said.contains(words), "not {words:?}:\n{said}");
+    }
+    scheduler.finish()?;
+    fs::remove_file(SOCKET)?;
     Ok(())
 }
 

@@ -10,6 +10,7 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
+use scheduler::cli::CONFIG_DEFAULT;
 use std::{collections::BTreeMap, fs, os::unix::fs::symlink, thread, time::Duration};
 
 pub const CASES: &[Case] = &[Case::new(12, "under_systemd", under_systemd).limit_secs(300)];
@@ -40,7 +41,7 @@ fn systemctl(vm: &Vm, args: &[&str]) -> Result<String> {
 
 /// What systemd says of the service.
 fn shown(vm: &Vm) -> Result<BTreeMap<String, String>> {
-    let names = "ActiveState,SubState,Result,NRestarts";
+    let names = "ActiveState,SubState,Result,NRestarts,StatusText";
     let text = systemctl(vm, &["show", "scheduler.service", "--property", names])?;
     let words = text.lines().filter_map(|line| line.split_once('='));
     Ok(words.map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
@@ -88,6 +89,17 @@ fn under_systemd(vm: &mut Vm) -> Result<()> {
     }
     ensure!(!status.contains("Uid:\t0"), "it is root:\n{status}");
     vm.say(format!("active after {began:?}"));
+
+    let attached = sched_ext("enable_seq")?;
+    fs::create_dir_all("/etc/scheduler")?;
+    fs::write(CONFIG_DEFAULT, "slice_us = 7\n")?;
+    systemctl(vm, &["reload", "scheduler.service"])?;
+    wait_for(Duration::from_secs(10), || Ok(shown(vm)?["StatusText"].contains("slice_us = 7")))?;
+    fs::remove_file(CONFIG_DEFAULT)?;
+    systemctl(vm, &["reload", "scheduler.service"])?;
+    wait_for(Duration::from_secs(10), || Ok(shown(vm)?["StatusText"] == "scheduling"))?;
+    wait_until_active(vm)?;
+    ensure!(sched_ext("enable_seq")? == attached, "reloaded, and attached again");
 
     kill(process_of(SCHEDULER)?, Signal::SIGKILL)?;
     vm.wait_for_state("disabled", Duration::from_secs(10))?;

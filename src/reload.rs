@@ -1,0 +1,95 @@
+//! Settings that change while the kernel schedules: at SIGHUP the command line is taken again, with the configuration
+//! file as it is then.
+
+use crate::{
+    cli::Effective,
+    exit::Failure,
+    machine::{
+        notify::{Event, Notifier},
+        scheduler::Scheduler,
+        stop::{Hangup, Hung, Stop},
+    },
+};
+use std::os::fd::{AsFd, BorrowedFd};
+
+/// Keeps the settings in effect.
+pub struct Reloader<'a> {
+    effective: Effective,
+    reread: &'a dyn Fn() -> Result<Effective, Failure>,
+    hangup: Hangup,
+}
+
+impl AsFd for Reloader<'_> {
+    /// Readable when there is something to [tend](Self::tend) to.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.hangup.as_fd()
+    }
+}
+
+impl<'a> Reloader<'a> {
+    /// With what is in effect, and where it is read again.
+    pub fn new(
+        effective: Effective,
+        reread: &'a dyn Fn() -> Result<Effective, Failure>,
+        hangup: Hangup,
+    ) -> Self {
+        Self { effective, reread, hangup }
+    }
+
+    /// What is in effect.
+    pub fn effective(&self) -> &Effective {
+        &self.effective
+    }
+
+    /// Reads the settings again if a user asked for it, and gives the kernel's half those that it can take while it
+    /// schedules. Bad ones change nothing. If the terminal has gone that the program was started from, it is to stop.
+    pub fn tend(&mut self, scheduler: &mut Scheduler<'_>, notifier: &Notifier, stop: &Stop) {
+        match self.hangup.take() {
+            None => {}
+            Some(Hung::Gone) => stop.trigger(),
+            Some(Hung::Asked) => {
+                notifier.tell_or_warn(Event::Reloading);
+                match (self.reread)() {
+                    Ok(now) => {
+                        self.adopt(now, scheduler);
+                        notifier.tell_or_warn(Event::Ready);
+                    }
+                    Err(failure) => {
+                        let why = format!("{:#}", failure.error);
+                        log::warn!("the settings stay as they were: {why}");
+                        notifier.tell_or_warn(Event::Kept(&why));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Decides by the profile of that name until settings are read again, if there is a name. What is in effect, a line
+    /// each.
+    ///
+    /// # Errors
+    /// Why that cannot be; nothing has changed then.
+    pub fn profile(
+        &mut self,
+        name: Option<&str>,
+        scheduler: &mut Scheduler<'_>,
+    ) -> Result<Vec<String>, String> {
+        if let Some(name) = name {
+            let now = self.effective.with_profile(name)?;
+            self.adopt(now, scheduler);
+        }
+        Ok(self.effective.tuned())
+    }
+
+    fn adopt(&mut self, now: Effective, scheduler: &mut Scheduler<'_>) {
+        let adopted = self.effective.adopt(now);
+        let settings = &self.effective.settings;
+        scheduler.tune(settings.tuning.knobs(settings.relayed.as_ref()));
+        for change in adopted.changed {
+            log::info!("{change}");
+        }
+        for change in adopted.pending {
+            log::warn!("{change}: not before the next start");
+        }
+    }
+}
