@@ -305,7 +305,8 @@ static __always_inline bool all_later(const struct waiting *w, u64 due_vns)
  */
 static __always_inline u64 first_queue(const struct waiting *w, s32 cpu, u32 llc, u64 now)
 {
-	u64 first = NO_DSQ, due_vns = 0;
+	u64 first = NO_DSQ;
+	u64 due_vns = 0;
 
 	if (w->part.unknown && (now >> 10) % 2)
 		return part_dsq(llc);
