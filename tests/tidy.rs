@@ -23,6 +23,7 @@ const NO_TIMES: &[&str] = &[
     "nvcsw",
     "nivcsw",
     "offer",
+    "no_dsq",
     "offered_dsq",
     "any_dsq",
     "decided_dsq_base",
