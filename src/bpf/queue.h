@@ -263,7 +263,7 @@ struct waiting {
 	u32 nr_cpu;
 };
 
-/* Counts what waits. Where nothing is said of `pinned`, there is nothing to count. */
+/* Counts what waits, and notes which queues of the CPU need no look for a while. */
 static __always_inline struct waiting count_waiting(struct cpu_ctx *cctx,
 						    const struct llc_ctx *lctx, s32 cpu, u32 llc)
 {
@@ -359,8 +359,7 @@ static __always_inline bool take_at_once(struct cpu_ctx *cctx, struct llc_ctx *l
 	return true;
 }
 
-/* Finds who has waited too long in one of the queues, one queue each time. True: it goes first
- * here. */
+/* Finds who has waited too long, in one queue each time. True: it is first in the CPU's own. */
 static __always_inline bool rescue_one(struct waiting *w, struct cpu_ctx *cctx,
 				       struct llc_ctx *lctx, s32 cpu, u32 llc, u64 now)
 {
@@ -375,8 +374,11 @@ static __always_inline bool rescue_one(struct waiting *w, struct cpu_ctx *cctx,
 		moved = rescue(part_dsq(llc), cpu_dsq(cpu), cpu, first_vns, now);
 	} else if (w->nr_cpu && now - cctx->rescued_at > RESCUE_GAP_NS) {
 		cctx->rescued_at = now;
-		lctx->part_at = now;
-		w->nr_part += rescue(cpu_dsq(cpu), part_dsq(llc), cpu, first_vns, now);
+		/* Told of afterwards: nobody else may run it. */
+		if (rescue(cpu_dsq(cpu), part_dsq(llc), cpu, first_vns, now)) {
+			lctx->part_at = now;
+			w->nr_part++;
+		}
 	}
 	if (!moved)
 		return false;
