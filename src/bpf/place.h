@@ -71,15 +71,21 @@ static __always_inline bool core_idle(s32 cpu)
 }
 
 /*
- * Has a CPU look at its queues. A kick is carried by interrupt work of the CPU that
- * asks: on its way out of the machine that would stay pending for ever, and the
- * scheduler could not be detached (seen on 7.3).
+ * Does a kick from here arrive? It is carried by interrupt work of the CPU that asks: on
+ * its way out of the machine that would stay pending for ever, and the scheduler could not
+ * be detached (seen on 7.3).
  */
-static __always_inline void kick(s32 cpu, u64 flags)
+static __always_inline bool may_kick(void)
 {
 	struct cpu_ctx *here = cpu_ctx_of(bpf_get_smp_processor_id());
 
-	if (here && here->online)
+	return here && here->online;
+}
+
+/* Has a CPU look at its queues. */
+static __always_inline void kick(s32 cpu, u64 flags)
+{
+	if (may_kick())
 		scx_bpf_kick_cpu(cpu, flags);
 }
 
@@ -94,10 +100,9 @@ static __always_inline void kick_idle(s32 cpu)
  */
 static __always_inline bool wake_idle_for(const struct task_struct *p)
 {
-	struct cpu_ctx *here = cpu_ctx_of(bpf_get_smp_processor_id());
 	s32 cpu;
 
-	if (!here || !here->online)
+	if (!may_kick())
 		return false;
 	cpu = scx_bpf_pick_idle_cpu(p->cpus_ptr, 0);
 	if (cpu < 0)
@@ -185,11 +190,10 @@ static __always_inline s32 claim_idle(struct task_struct *p, s32 prev)
  */
 static __always_inline void wake_idle_of_node(const struct task_struct *p, s32 cpu)
 {
-	struct cpu_ctx *here = cpu_ctx_of(bpf_get_smp_processor_id());
 	u32 key = cpu, node;
 	struct cpu_topo *t = bpf_map_lookup_elem(&topo, &key);
 
-	if (!here || !here->online || !t)
+	if (!t || !may_kick())
 		return;
 	node = t->node;
 	cpu = claim_within(p, bpf_map_lookup_elem(&node_masks, &node), false, 0);
