@@ -17,8 +17,7 @@ const LOG_TAKEN: u64 = 3;
 impl Machine<'_> {
     /// Time that higher classes have had of a CPU up to now.
     pub(super) fn taken_ns(&self, cpu: u32) -> u64 {
-        let state = &self.cpus[cpu as usize];
-        state.taken_ns + if state.taken > 0 { self.now - state.taken_at } else { 0 }
+        self.cpus[cpu as usize].taken_until(self.now)
     }
 
     /// A task of a higher class runs on a CPU: `put_prev_task_scx()` and `switch_class()`.

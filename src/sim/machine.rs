@@ -70,6 +70,13 @@ pub(super) struct Cpu {
     pub shown: Shown,
 }
 
+impl Cpu {
+    /// Time that higher classes have had of it up to now.
+    pub fn taken_until(&self, now: u64) -> u64 {
+        self.taken_ns + if self.taken > 0 { now - self.taken_at } else { 0 }
+    }
+}
+
 /// A mutex: taken in the order of coming.
 #[derive(Debug, Default)]
 pub(super) struct Lock {

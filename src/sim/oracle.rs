@@ -153,9 +153,8 @@ impl Oracle {
             let mine = if self.free && task.migration_disabled() == 0 { nr_cpus } else { 1 };
             let turns = weights / (mine * u64::from(task.weight().0.max(1))) + nr / mine + 1;
             // Nor is it the scheduler who takes what higher classes have of its CPU.
-            let state = &cpus[task.cpu() as usize];
-            let taken_ns = state.taken_ns.saturating_sub(task.taken_before)
-                + if state.taken > 0 { now - state.taken_at } else { 0 };
+            let taken_ns =
+                cpus[task.cpu() as usize].taken_until(now).saturating_sub(task.taken_before);
             let limit = (STARVED_SLACK_NS + STARVED_TURNS * turn_ns * turns)
                 .min(self.timeout_ns / 2)
                 + taken_ns;
