@@ -236,7 +236,7 @@ enum Command {
         #[arg(long, value_name = "KEY=VALUE", value_parser = option)]
         set: Vec<(String, String)>,
 
-        /// Run it under ten values of a setting, slice_us or slice_min_us, and print a row for each
+        /// Run it under ten values of a setting of a number, as slice_us, and print a row for each
         #[arg(long, value_name = "KEY=LOW..HIGH", value_parser = option, conflicts_with = "perfetto")]
         sweep: Option<(String, String)>,
 
