@@ -168,6 +168,7 @@ struct cpu_ctx {
 	u64 balanced_at;   /* last time it took, or tried to take, a task for balance */
 	u64 rescued_at;    /* last time its own queue was searched for who waited too long */
 	u64 looked_at;     /* when dispatch last asked how many tasks wait */
+	u64 no_part_at;    /* when no confined task of its LLC's waited that it may run */
 	u64 empty_at;      /* when dispatch last found nothing to do */
 	u32 slice_ns;      /* base slice, from the queue length at looked_at */
 	u16 steal_from;    /* LLC to take the next task from, plus 1; 0: none */

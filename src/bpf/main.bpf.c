@@ -259,14 +259,13 @@ void BPF_STRUCT_OPS(sched_dispatch, s32 cpu, struct task_struct *prev)
 	if (!tctx && now - cctx->looked_at < LOOK_GAP_NS && take_at_once(cctx, lctx, llc, cpu, now))
 		return;
 	cctx->looked_at = now;
-	w = count_waiting(cctx, lctx, cpu, llc);
+	w = count_waiting(cctx, lctx, cpu, llc, now);
 	nr_waiting = w.nr_llc + w.nr_part + w.nr_cpu * (lctx->nr_cpus ?: 1);
 	cctx->slice_ns =
 		base_slice(knobs.slice_max_ns, knobs.slice_min_ns, nr_waiting, lctx->nr_cpus);
 
 	rescued = rescue_one(&w, cctx, lctx, cpu, llc, now);
-	if (!!w.nr_llc + !!w.nr_part + !!w.nr_cpu + !!tctx > 1)
-		look_at_heads(&w, cctx, cpu, llc);
+	look_at_heads(&w, cctx, cpu, llc);
 	if (tctx) {
 		u64 due_vns;
 
@@ -284,7 +283,7 @@ void BPF_STRUCT_OPS(sched_dispatch, s32 cpu, struct task_struct *prev)
 		}
 	}
 	first = rescued ? cpu_dsq(cpu) : first_queue(&w, cpu, llc, now);
-	if (take_next(cctx, &w, cpu, llc, first))
+	if (take_next(cctx, lctx, &w, cpu, llc, first))
 		return;
 	if (tctx) {
 		keep(prev, tctx, cctx, cpu, true, now);
@@ -411,12 +410,13 @@ void BPF_STRUCT_OPS(sched_tick, struct task_struct *p)
 	due_vns = running_due(cctx->deadline_vns, cctx->vruntime_vns, now - cctx->running_at,
 			      cctx->weight);
 	w.nr_llc = nr_in(llc);
-	w.nr_part = nr_parts(llc, lctx);
+	if (lctx->part_at)
+		w.nr_part = look_at_parts(cpu, llc, &w.part, now);
 	w.nr_cpu = cctx->pinned;
 	look_at_heads(&w, cctx, cpu, llc);
 	if (scx_bpf_dsq_nr_queued(SCX_DSQ_LOCAL) <= 0 && !cctx->steal_from &&
 	    all_later(&w, due_vns)) {
-		if (w.nr_part)
+		if (nr_parts(llc, lctx))
 			wake_idle_for_heads(part_dsq(llc));
 		if (w.llc.waits)
 			wake_idle_for_heads(llc);

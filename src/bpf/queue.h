@@ -7,10 +7,10 @@
 #define SCHEDULER_QUEUE_H
 
 /*
- * Tasks of a queue that a CPU looks at for one that it may run: of four groups that each are
- * confined to a quarter of an LLC, 32 tasks leave one out once in ten thousand times.
+ * Tasks of a queue that a CPU looks at for one that it may run. All may in the queue of an
+ * LLC; among the confined it may be the only one behind hundreds of another part.
  */
-#define HEADS_MAX 32
+#define HEADS_MAX 512
 
 /* What waits in a queue for a CPU. */
 struct head {
@@ -253,6 +253,34 @@ static __always_inline void wake_idle_for_heads(u64 dsq)
 	}
 }
 
+/*
+ * A CPU outside of the part that hundreds are confined to walks past all of them to find
+ * nothing. It looks again at its next tick at 250 Hz; when it runs out of work, it asks the
+ * kernel.
+ */
+#define NO_PART_NS (3ULL * 1000 * 1000)
+
+/*
+ * Who is first of the confined tasks that the CPU may run, and how many there are where it
+ * has to look. With linkage: the verifier walks it once.
+ */
+__attribute__((noinline)) u32 look_at_parts(s32 cpu, u32 llc, struct head *h, u64 now)
+{
+	struct cpu_ctx *cctx = cpu_ctx_of(cpu);
+	struct llc_ctx *lctx = llc_ctx_of(llc);
+	u32 nr;
+
+	if (!h || !cctx || !lctx || now - cctx->no_part_at < NO_PART_NS)
+		return 0;
+	nr = nr_parts(llc, lctx);
+	if (!nr)
+		return 0;
+	look_at(part_dsq(llc), cpu, h);
+	if (!has_task(h))
+		cctx->no_part_at = now;
+	return nr;
+}
+
 /* What waits in the queues that a CPU serves. */
 struct waiting {
 	struct head llc;
@@ -263,12 +291,14 @@ struct waiting {
 	u32 nr_cpu;
 };
 
-/* Counts what waits, and notes which queues of the CPU need no look for a while. */
-static __always_inline struct waiting count_waiting(struct cpu_ctx *cctx,
-						    const struct llc_ctx *lctx, s32 cpu, u32 llc)
+/* Counts what waits, and notes which queues need no look for a while. */
+static __always_inline struct waiting
+count_waiting(struct cpu_ctx *cctx, const struct llc_ctx *lctx, s32 cpu, u32 llc, u64 now)
 {
-	struct waiting w = {.nr_llc = nr_in(llc), .nr_part = nr_parts(llc, lctx)};
+	struct waiting w = {.nr_llc = nr_in(llc)};
 
+	if (lctx->part_at)
+		w.nr_part = look_at_parts(cpu, llc, &w.part, now);
 	w.nr_cpu = cctx->pinned ? nr_in(cpu_dsq(cpu)) : 0;
 	cctx->pinned = w.nr_cpu > 0;
 	cctx->parts = w.nr_part > 0;
@@ -276,14 +306,12 @@ static __always_inline struct waiting count_waiting(struct cpu_ctx *cctx,
 	return w;
 }
 
-/* Looks who is first where somebody waits, by the clock of the LLC. */
+/* Looks who is first in the other two, by the clock of the LLC. */
 static __always_inline void look_at_heads(struct waiting *w, const struct cpu_ctx *cctx, s32 cpu,
 					  u32 llc)
 {
 	if (w->nr_llc)
 		look_at(llc, cpu, &w->llc);
-	if (w->nr_part)
-		look_at(part_dsq(llc), cpu, &w->part);
 	if (w->nr_cpu) {
 		look_at(cpu_dsq(cpu), cpu, &w->cpu);
 		w->cpu.deadline_vns -= cctx->ahead_vns;
@@ -329,16 +357,17 @@ static __always_inline u64 first_queue(const struct waiting *w, s32 cpu, u32 llc
  * about to take, with this runqueue's lock dropped for it, and a bound one may have come
  * meanwhile.
  */
-static __always_inline bool take_next(struct cpu_ctx *cctx, const struct waiting *w, s32 cpu,
-				      u32 llc, u64 first)
+static __always_inline bool take_next(struct cpu_ctx *cctx, const struct llc_ctx *lctx,
+				      const struct waiting *w, s32 cpu, u32 llc, u64 first)
 {
 	if (first != NO_DSQ && scx_bpf_dsq_move_to_local(first, 0))
 		return true;
 	if (w->nr_llc && scx_bpf_dsq_move_to_local(llc, 0))
 		return true;
-	if (w->nr_part && scx_bpf_dsq_move_to_local(part_dsq(llc), 0))
+	if ((w->nr_cpu || cctx->pinned) && scx_bpf_dsq_move_to_local(cpu_dsq(cpu), 0))
 		return true;
-	return (w->nr_cpu || cctx->pinned) && scx_bpf_dsq_move_to_local(cpu_dsq(cpu), 0);
+	/* Counted or not: a moment ago there was perhaps none for this CPU. */
+	return lctx->part_at && scx_bpf_dsq_move_to_local(part_dsq(llc), 0);
 }
 
 /*

@@ -192,7 +192,7 @@ static __always_inline bool goes_on(struct task_struct *p, struct task_ctx *tctx
 static __always_inline bool base_first(struct cpu_ctx *cctx, const struct llc_ctx *lctx, s32 cpu,
 				       u32 llc, u64 now)
 {
-	struct head h;
+	struct head h, parts = {};
 
 	if ((s64)(now - relay.base_at) > (s64)BASE_GAP_NS)
 		return true;
@@ -201,11 +201,9 @@ static __always_inline bool base_first(struct cpu_ctx *cctx, const struct llc_ct
 		if (h.waits && is_owed(h.deadline_vns, &cctx->clock))
 			return true;
 	}
-	if (nr_parts(llc, lctx)) {
-		h = head_of(part_dsq(llc), cpu);
-		if (h.waits && is_owed(h.deadline_vns, &lctx->clock))
-			return true;
-	}
+	if (look_at_parts(cpu, llc, &parts, now) && parts.waits &&
+	    is_owed(parts.deadline_vns, &lctx->clock))
+		return true;
 	if (!nr_in(llc))
 		return false;
 	h = head_of(llc, cpu);
@@ -216,15 +214,15 @@ static __always_inline bool take_base(struct cpu_ctx *cctx, const struct llc_ctx
 				      u32 llc)
 {
 	u64 now = scx_bpf_now(), coin = (now >> 10) % 4, first = NO_DSQ;
-	struct waiting w = {.nr_llc = 1, .nr_part = !!lctx->part_at, .nr_cpu = cctx->pinned};
+	struct waiting w = {.nr_llc = 1, .nr_cpu = cctx->pinned};
 
 	relay.base_at = now;
 	/* A coin: no queue may starve another. */
 	if (w.nr_cpu && coin % 2)
 		first = cpu_dsq(cpu);
-	else if (w.nr_part && coin / 2)
+	else if (lctx->part_at && coin / 2)
 		first = part_dsq(llc);
-	if (take_next(cctx, &w, cpu, llc, first))
+	if (take_next(cctx, lctx, &w, cpu, llc, first))
 		return true;
 	cctx->pinned = nr_in(cpu_dsq(cpu)) > 0;
 	return false;

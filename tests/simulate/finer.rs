@@ -1,11 +1,7 @@
 //! Cases in which a fault shows in a figure alone: where tasks are placed, what they owe, how long they wait.
 
-use super::suite::{Case, at_most, oracles_only};
+use super::suite::{Case, at_most, oracles_only, permille};
 use scheduler::sim::Stats;
-
-fn permille(group: usize, stats: &Stats) -> u64 {
-    stats.groups[group].run_ns * 1000 / stats.machine.run_ns
-}
 
 fn sharing(stats: &Stats) -> u64 {
     stats.machine.shared_ns * 1000 / stats.machine.cpu_ns
@@ -109,6 +105,30 @@ pub const CASES: &[Case] = &[
             phases = [{ run = "exp 1ms" }, "exit"]
         "#,
         holds: |stats| at_most("migrations of hogs", stats.groups[0].migrations, 2),
+    },
+    Case {
+        name: "beside the confined",
+        text: r#"
+            about = "many tasks that may run on half of an LLC do not hide the others from each other"
+            duration = "6s"
+            topology = "4 cores"
+            [[group]]
+            name = "confined"
+            tasks = 80
+            cpus = "0-1"
+            phases = [{ run = "1s" }]
+            [[group]]
+            name = "plain"
+            tasks = 2
+            phases = [{ run = "1s" }]
+            [[group]]
+            name = "light"
+            tasks = 2
+            nice = 5
+            phases = [{ run = "1s" }]
+        "#,
+        // 335 of 1359 of two of four CPUs.
+        holds: |stats| at_most("share of the light ones, ‰", permille(2, stats), 126),
     },
     Case {
         name: "children that fork first",
