@@ -6,7 +6,7 @@ use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
 };
 use signal_hook::{
-    consts::{SIGHUP, SIGINT, SIGTERM},
+    consts::{SIGHUP, SIGTERM},
     low_level::pipe,
 };
 use std::{
@@ -129,23 +129,25 @@ impl Stop {
         Ok(Self(Arc::new(Bell::new()?)))
     }
 
-    /// One that SIGINT, SIGTERM and SIGHUP trigger from here on.
+    /// One that SIGINT, SIGTERM and SIGHUP trigger from here on; one a process.
     ///
     /// # Errors
-    /// When the process is out of file descriptors.
+    /// As [`Self::but_hangup`].
     pub fn on_signals() -> Result<Self> {
         let stop = Self::but_hangup()?;
         stop.0.on(SIGHUP)?;
         Ok(stop)
     }
 
-    /// One that SIGINT and SIGTERM trigger from here on.
+    /// One that SIGINT and SIGTERM trigger from here on; one a process.
     ///
     /// # Errors
-    /// When the process is out of file descriptors.
+    /// When the process is out of file descriptors or threads, or has one already.
     pub fn but_hangup() -> Result<Self> {
         let stop = Self::new()?;
-        stop.0.on(SIGINT)?;
+        let on_ctrl_c = stop.clone();
+        // Its feature "termination" would take SIGHUP along with SIGTERM.
+        ctrlc::set_handler(move || on_ctrl_c.trigger()).context("installing a handler of Ctrl-C")?;
         stop.0.on(SIGTERM)?;
         Ok(stop)
     }
