@@ -41,15 +41,21 @@ void BPF_STRUCT_OPS_SLEEPABLE(sched_cpu_online, s32 cpu)
 	count_on(cpu, CNT_HOTPLUG);
 }
 
-/* Moves tasks of queue `dsq` to the global queue: those whose runqueue is that of `cpu`, or all. */
-static __always_inline void empty_into_global(u64 dsq, s32 cpu, bool all)
+/*
+ * Moves tasks of queue `dsq` to the global queue: those whose runqueue is that of `cpu`, or
+ * all. With linkage: the verifier walks it once.
+ */
+__attribute__((noinline)) int empty_into_global(u64 dsq, s32 cpu, bool all)
 {
 	struct task_struct *p;
 
+	bpf_rcu_read_lock();
 	bpf_for_each(scx_dsq, p, dsq, 0) {
 		if (all || scx_bpf_task_cpu(p) == cpu)
 			scx_bpf_dsq_move(BPF_FOR_EACH_ITER, p, SCX_DSQ_GLOBAL, 0);
 	}
+	bpf_rcu_read_unlock();
+	return 0;
 }
 
 /*
@@ -60,9 +66,10 @@ static __always_inline void empty_into_global(u64 dsq, s32 cpu, bool all)
  */
 void BPF_STRUCT_OPS_SLEEPABLE(sched_cpu_offline, s32 cpu)
 {
+	u32 llc = llc_of(cpu), i;
+
 	set_online(cpu, false);
 	count_on(cpu, CNT_HOTPLUG);
-	bpf_rcu_read_lock();
 	/* First what others may move on to those that come next. */
 	if (relayed) {
 		empty_into_global(OFFERED_DSQ, cpu, false);
@@ -70,9 +77,9 @@ void BPF_STRUCT_OPS_SLEEPABLE(sched_cpu_offline, s32 cpu)
 		empty_into_global(decided_dsq(cpu), cpu, true);
 	}
 	empty_into_global(cpu_dsq(cpu), cpu, true);
-	empty_into_global(llc_of(cpu), cpu, false);
-	empty_into_global(part_dsq(llc_of(cpu)), cpu, false);
-	bpf_rcu_read_unlock();
+	empty_into_global(llc, cpu, false);
+	bpf_for(i, 0, LLC_PARTS)
+		empty_into_global(part_dsq(llc * LLC_PARTS + i), cpu, false);
 }
 
 #endif /* SCHEDULER_HOTPLUG_H */

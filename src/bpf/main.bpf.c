@@ -19,8 +19,8 @@ char _license[] SEC("license") = "GPL";
 UEI_DEFINE(uei);
 
 #include "state.h"
-#include "vtime.h"
 #include "place.h"
+#include "vtime.h"
 #include "queue.h"
 #include "relay.h"
 #include "serve.h"
@@ -50,7 +50,7 @@ s32 BPF_STRUCT_OPS(sched_select_cpu, struct task_struct *p, s32 prev, u64 wake_f
 		u64 now = scx_bpf_now();
 
 		mark_runnable(tctx, now);
-		wake_uncontended(tctx, cpu, slice_ns, now);
+		wake_uncontended(p, tctx, cpu, slice_ns, now);
 		count(CNT_IDLE_DIRECT);
 		scx_bpf_dsq_insert(p, SCX_DSQ_LOCAL, slice_ns, 0);
 		return cpu;
@@ -78,7 +78,7 @@ static __always_inline s32 preempt_for(struct task_struct *p, struct task_ctx *t
 
 	if (tctx->sync || p->policy == POLICY_SCHED_BATCH || p->policy == POLICY_SCHED_IDLE)
 		return -ENOENT;
-	victim = find_victim(p, cpu, tctx->deadline_vns - ahead_of_llc(tctx, cpu), now);
+	victim = find_victim(p, cpu, tctx->deadline_vns - ahead_of_llc(tctx), now);
 	if (victim < 0 && is_urgent(p) && may_run(p, cpu))
 		victim = cpu;
 	cctx = victim >= 0 ? cpu_ctx_of(victim) : NULL;
@@ -109,12 +109,12 @@ static __always_inline bool wake_at_once(struct task_struct *p, struct task_ctx 
 	to->dsq = SCX_DSQ_LOCAL;
 	if (bound && goes_direct(p) && !waits_for_policy(cpu) && claim(cpu)) {
 		to->slice_ns = task_slice(knobs.slice_max_ns, knobs.slice_min_ns, tctx->weight);
-		wake_uncontended(tctx, cpu, to->slice_ns, now);
+		wake_uncontended(p, tctx, cpu, to->slice_ns, now);
 		count(CNT_IDLE_DIRECT);
 		return true;
 	}
 	to->only_cpu_busy = bound;
-	wake_contended(tctx, cpu, to->slice_ns);
+	wake_contended(p, tctx, cpu, to->slice_ns, now);
 	if ((to->enq_flags & SCX_ENQ_WAKEUP) && !is_offerable(p))
 		victim = preempt_for(p, tctx, cpu, now);
 	if (victim >= 0) {
@@ -151,7 +151,7 @@ static __always_inline void choose_target(struct task_struct *p, s32 cpu, struct
 		if (core >= 0) {
 			count(CNT_SPREADS);
 			to->dsq = SCX_DSQ_LOCAL_ON | (u32)core;
-			wake_uncontended(tctx, core, to->slice_ns, now);
+			wake_uncontended(p, tctx, core, to->slice_ns, now);
 			return;
 		}
 	}
@@ -159,8 +159,8 @@ static __always_inline void choose_target(struct task_struct *p, s32 cpu, struct
 		if (wake_at_once(p, tctx, cpu, bound, now, to))
 			return;
 	} else {
-		settle(tctx, cpu);
-		tctx->vruntime_vns = place_requeue(tctx->vruntime_vns, clock_now(tctx, cpu),
+		settle(p, tctx, cpu);
+		tctx->vruntime_vns = place_requeue(tctx->vruntime_vns, clock_now(tctx),
 						   knobs.lag_runnable_ns, tctx->weight);
 		if (relayed)
 			forgive(tctx, cpu);
@@ -173,7 +173,7 @@ static __always_inline void choose_target(struct task_struct *p, s32 cpu, struct
 		 * counts as a reader.
 		 */
 		first = !(to->enq_flags & SCX_ENQ_REENQ) && is_rcu_reader(p) && !tctx->went_first &&
-			!vtime_before(clock_now(tctx, cpu) +
+			!vtime_before(clock_now(tctx) +
 					      to_virtual(2 * knobs.slice_max_ns, tctx->weight),
 				      tctx->vruntime_vns);
 	}
@@ -203,10 +203,13 @@ static __always_inline void choose_target(struct task_struct *p, s32 cpu, struct
 	to->due_vns = tctx->deadline_vns;
 	if (bound) {
 		to->dsq = cpu_dsq(cpu);
+		/* One that may not migrate for a while goes by another clock than this queue. */
+		if (tctx->clock != to->dsq)
+			to->due_vns =
+				carry_lag(to->due_vns, clock_now(tctx), cctx->side.clock.now_vns);
 		cctx->pinned = true;
 	} else {
-		to->dsq = announce(tctx, llc_of(cpu), lctx, now);
-		to->due_vns -= ahead_of_llc(tctx, cpu);
+		to->dsq = announce(tctx, lctx, now);
 	}
 	count(bound ? CNT_PINNED : CNT_QUEUED);
 }
@@ -247,7 +250,7 @@ void BPF_STRUCT_OPS(sched_dispatch, s32 cpu, struct task_struct *prev)
 
 		cctx->steal_from = 0;
 		cctx->balanced_at = now;
-		if (steal(from))
+		if (steal(from) || steal_confined(from))
 			return;
 	}
 
@@ -259,7 +262,7 @@ void BPF_STRUCT_OPS(sched_dispatch, s32 cpu, struct task_struct *prev)
 	if (!tctx && now - cctx->looked_at < LOOK_GAP_NS && take_at_once(cctx, lctx, llc, cpu, now))
 		return;
 	cctx->looked_at = now;
-	w = count_waiting(cctx, lctx, cpu, llc, now);
+	w = count_waiting(cctx, cpu, llc);
 	nr_waiting = w.nr_llc + w.nr_part + w.nr_cpu * (lctx->nr_cpus ?: 1);
 	cctx->slice_ns =
 		base_slice(knobs.slice_max_ns, knobs.slice_min_ns, nr_waiting, lctx->nr_cpus);
@@ -271,7 +274,7 @@ void BPF_STRUCT_OPS(sched_dispatch, s32 cpu, struct task_struct *prev)
 
 		charge_task(prev, tctx);
 		ask_again(tctx, task_slice(cctx->slice_ns, knobs.slice_min_ns, tctx->weight));
-		due_vns = tctx->deadline_vns - ahead_of_llc(tctx, cpu);
+		due_vns = tctx->deadline_vns - ahead_of_llc(tctx);
 		if (all_later(&w, due_vns)) {
 			bool alone = !w.llc.waits && !w.part.waits && !w.cpu.waits;
 
@@ -283,7 +286,7 @@ void BPF_STRUCT_OPS(sched_dispatch, s32 cpu, struct task_struct *prev)
 		}
 	}
 	first = rescued ? cpu_dsq(cpu) : first_queue(&w, cpu, llc, now);
-	if (take_next(cctx, lctx, &w, cpu, llc, first))
+	if (take_next(cctx, &w, cpu, llc, first))
 		return;
 	if (tctx) {
 		keep(prev, tctx, cctx, cpu, true, now);
@@ -336,20 +339,21 @@ void BPF_STRUCT_OPS(sched_running, struct task_struct *p)
 		settle_offer(tctx, cctx, st, now);
 	/* What the ticks found was true of the task before. */
 	cctx->crowded = 0;
-	settle(tctx, cpu);
+	settle(p, tctx, cpu);
 	if (tctx->rescued) {
 		/* Its vruntime may be minutes ahead: nobody else is to follow it there. */
 		tctx->rescued = false;
 	} else if (tctx->affinity == AFF_WHOLE) {
 		drive_clock(&lctx->clock, tctx->vruntime_vns, now, tctx->weight);
-		catch_up(cctx, vtime_min(tctx->vruntime_vns, lctx->clock.now_vns), now);
+		catch_up(&cctx->side, lctx, vtime_min(tctx->vruntime_vns, lctx->clock.now_vns),
+			 now);
+	} else if (tctx->affinity == AFF_ONE) {
+		drive_side(&cctx->side, lctx, tctx, now);
 	} else {
-		drive_clock(&cctx->clock, tctx->vruntime_vns, now, tctx->weight);
-		push_clock(lctx, tctx->vruntime_vns - cctx->ahead_vns, now);
-		part_clocks(cctx, lctx);
+		drive_part(tctx, cpu, now);
 	}
 	tctx->charged_ns = p->se.sum_exec_runtime;
-	publish(cctx, p, tctx, cpu, now);
+	publish(cctx, p, tctx, now);
 }
 
 void BPF_STRUCT_OPS(sched_stopping, struct task_struct *p, bool runnable)
@@ -410,17 +414,18 @@ void BPF_STRUCT_OPS(sched_tick, struct task_struct *p)
 	due_vns = running_due(cctx->deadline_vns, cctx->vruntime_vns, now - cctx->running_at,
 			      cctx->weight);
 	w.nr_llc = nr_in(llc);
-	if (lctx->part_at)
-		w.nr_part = look_at_parts(cpu, llc, &w.part, now);
+	if (cctx->parts)
+		w.nr_part = look_at_parts(cpu, llc, &w.part);
 	w.nr_cpu = cctx->pinned;
 	look_at_heads(&w, cctx, cpu, llc);
 	if (scx_bpf_dsq_nr_queued(SCX_DSQ_LOCAL) <= 0 && !cctx->steal_from &&
 	    all_later(&w, due_vns)) {
-		if (nr_parts(llc, lctx))
-			wake_idle_for_heads(part_dsq(llc));
-		if (w.llc.waits)
-			wake_idle_for_heads(llc);
-		else if (smt_enabled && is_crowded(p, cctx, cpu))
+		if (lctx->parts && any_idle())
+			wake_idle_for_confined(llc, lctx->parts);
+		if (w.llc.waits) {
+			if (any_idle())
+				wake_idle_for_heads(llc);
+		} else if (smt_enabled && is_crowded(p, cctx, cpu))
 			scx_bpf_task_set_slice(p, 0);
 		return;
 	}
@@ -455,6 +460,7 @@ void BPF_STRUCT_OPS(sched_update_idle, s32 cpu, bool idle)
 	struct cpu_ctx *cctx = cpu_ctx_of(cpu);
 	u64 now = scx_bpf_now();
 	struct llc_ctx *lctx;
+	bool look;
 	u32 llc;
 
 	if (!cctx)
@@ -472,45 +478,35 @@ void BPF_STRUCT_OPS(sched_update_idle, s32 cpu, bool idle)
 	}
 	llc = llc_of(cpu);
 	lctx = llc_ctx_of(llc);
+	look = cctx->pinned || (lctx && (s64)(cctx->empty_at - lctx->queued_at) < (s64)QUEUEING_NS);
 	/* Some kernels tell of it again when an idle CPU finds nothing to do. */
 	if (!cctx->idle_at) {
 		cctx->idle_at = now;
-		if (lctx && nr_in_llc(llc, lctx)) {
-			kick_idle(cpu);
-			return;
-		}
+		look = look || nr_in_llc(llc);
 	}
-	if (cctx->pinned || (lctx && (s64)(cctx->empty_at - lctx->queued_at) < (s64)QUEUEING_NS))
+	if (look)
 		kick_idle(cpu);
 }
 
 /* ---- the scheduler comes and goes ---- */
 
-s32 BPF_STRUCT_OPS_SLEEPABLE(sched_init)
+/* With linkage, as the next: the verifier walks each once. */
+__attribute__((noinline)) int create_queues(void)
+{
+	int err = create_dsqs(0, nr_llcs) ?: create_dsqs(PART_DSQ_BASE, nr_llcs * LLC_PARTS);
+
+	return err ?: create_dsqs(CPU_DSQ_BASE, nr_cpu_ids);
+}
+
+__attribute__((noinline)) int start_cpus(void)
 {
 	const struct cpumask *online;
 	u64 now = scx_bpf_now();
-	s32 cpu, err;
+	s32 cpu;
 	u32 llc;
 
-	err = rebuild_masks();
-	if (err)
-		return err;
-	err = create_scratch_masks();
-	if (err)
-		return err;
-	err = create_dsqs(0, nr_llcs) ?: create_dsqs(PART_DSQ_BASE, nr_llcs);
-	if (err)
-		return err;
-	err = create_dsqs(CPU_DSQ_BASE, nr_cpu_ids);
-	if (err)
-		return err;
-	bpf_for(llc, 0, nr_llcs) {
-		struct llc_ctx *lctx = llc_ctx_of(llc);
-
-		if (lctx)
-			lctx->clock.set_at = lctx->pushed_at = now;
-	}
+	bpf_for(llc, 0, nr_llcs)
+		start_clocks(llc, now);
 	online = scx_bpf_get_online_cpumask();
 	bpf_for(cpu, 0, nr_cpu_ids) {
 		struct cpu_ctx *cctx = cpu_ctx_of(cpu);
@@ -518,11 +514,22 @@ s32 BPF_STRUCT_OPS_SLEEPABLE(sched_init)
 		if (!cctx)
 			continue;
 		cctx->slice_ns = knobs.slice_max_ns;
-		cctx->clock.set_at = now;
+		cctx->side.clock.set_at = now;
 		if (bpf_cpumask_test_cpu(cpu, online))
 			set_online(cpu, true);
 	}
 	scx_bpf_put_cpumask(online);
+	return 0;
+}
+
+s32 BPF_STRUCT_OPS_SLEEPABLE(sched_init)
+{
+	s32 err = rebuild_masks() ?: create_scratch_masks();
+
+	err = err ?: create_queues();
+	if (err)
+		return err;
+	start_cpus();
 	return relayed ? start_relay() : 0;
 }
 

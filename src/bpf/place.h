@@ -272,7 +272,7 @@ static __always_inline struct llc_load llc_load(u32 llc, const struct cpumask *i
 	if (!slot || !lctx || !(mask = slot->mask))
 		return load;
 	bpf_cpumask_and(both, cast_mask(mask), idle);
-	load.waiting = nr_in_llc(llc, lctx);
+	load.waiting = nr_in_llc(llc);
 	load.waiting -= bpf_cpumask_weight(cast_mask(both));
 	load.nr_cpus = lctx->nr_cpus;
 	return load;
@@ -385,15 +385,13 @@ static __always_inline s32 find_victim(struct task_struct *p, s32 prev, u64 dead
 	return best_gain ? best : -ENOENT;
 }
 
-/* What `mask` lets the task do. */
+/* What `mask` lets a task do that may run on several CPUs. */
 static __always_inline u32 affinity_of(const struct task_struct *p, const struct cpumask *mask)
 {
 	struct bpf_cpumask *cpus_of_llc;
 	struct mask_slot *slot;
 	u32 affinity = AFF_WHOLE, i;
 
-	if (p->nr_cpus_allowed == 1)
-		return AFF_ONE;
 	if (p->nr_cpus_allowed >= nr_cpu_ids)
 		return AFF_WHOLE;
 	bpf_for(i, 0, nr_llcs) {
@@ -407,6 +405,39 @@ static __always_inline u32 affinity_of(const struct task_struct *p, const struct
 		}
 	}
 	return affinity;
+}
+
+/*
+ * Which part of an LLC a confined task is of, among all LLCs' parts: that of the first CPU
+ * there that it may use. All CPUs of the LLC that may run it learn that they serve it.
+ * Asked when its affinity has changed or it comes from another LLC. With linkage: the
+ * verifier walks it once.
+ */
+__attribute__((noinline)) u32 join_part(struct task_struct *p __arg_trusted, u32 llc)
+{
+	struct llc_topo *lt = bpf_map_lookup_elem(&llc_topo, &llc);
+	u32 part = ABSENT, cpu;
+	s32 i;
+
+	if (!lt)
+		return llc * LLC_PARTS;
+	cpu = lt->first;
+	bpf_for(i, 0, nr_cpu_ids) {
+		struct cpu_topo *t = bpf_map_lookup_elem(&topo, &cpu);
+		struct cpu_ctx *cctx = cpu_ctx_of(cpu);
+
+		if (!t || !cctx)
+			break;
+		if (may_run(p, cpu)) {
+			if (part == ABSENT)
+				part = llc * LLC_PARTS + t->part % LLC_PARTS;
+			set_part(&cctx->parts, part);
+		}
+		cpu = t->in_llc;
+		if (cpu == lt->first)
+			break;
+	}
+	return part == ABSENT ? llc * LLC_PARTS : part;
 }
 
 static __always_inline int store_mask(struct mask_slot *slot, struct bpf_cpumask *mask)

@@ -8,13 +8,15 @@
 
 /*
  * Tasks of a queue that a CPU looks at for one that it may run. All may in the queue of an
- * LLC; among the confined it may be the only one behind hundreds of another part.
+ * LLC, and most in that of a part; where two parts share a queue it may be the only one behind
+ * hundreds of the other.
  */
 #define HEADS_MAX 512
 
-/* What waits in a queue for a CPU. */
+/* What waits in a queue, or in several, for a CPU. */
 struct head {
 	u64 deadline_vns;
+	u64 dsq;      /* of several: that with the earliest */
 	bool waits;
 	bool unknown; /* the first HEADS_MAX may not run here; whoever comes next may */
 };
@@ -94,23 +96,22 @@ static __always_inline void keep(struct task_struct *p, struct task_ctx *tctx, s
 	u64 slice_ns = task_slice(cctx->slice_ns, knobs.slice_min_ns, tctx->weight);
 
 	if (alone) {
-		struct llc_ctx *lctx = llc_ctx_of(llc_of(cpu));
-
 		/* Alone, a light task must not drag the clock from those who compete elsewhere. */
-		if (lctx)
-			push_clock(lctx, tctx->vruntime_vns - ahead_of_llc(tctx, cpu), now);
-		place_alone(tctx, cpu, now);
+		push_llc(llc_of(cpu), tctx->vruntime_vns - ahead_of_llc(tctx), now);
+		place_alone(p, tctx, cpu, now);
 		ask(tctx, slice_ns);
-	} else if (tctx->clock == (u32)cpu_dsq(cpu)) {
+	} else {
 		struct llc_ctx *lctx = llc_ctx_of(llc_of(cpu));
+		struct side_clock *side = side_by_id(tctx->clock);
 
-		drive_clock(&cctx->clock, tctx->vruntime_vns, now, tctx->weight);
-		if (lctx)
-			part_clocks(cctx, lctx);
+		if (side && lctx) {
+			drive_clock(&side->clock, tctx->vruntime_vns, now, tctx->weight);
+			part_clocks(side, lctx);
+		}
 	}
 	count(CNT_KEPT);
 	scx_bpf_task_set_slice(p, slice_ns);
-	publish(cctx, p, tctx, cpu, now);
+	publish(cctx, p, tctx, now);
 }
 
 /* Takes the next task from queue `dsq`, which belongs to another LLC. */
@@ -120,6 +121,21 @@ static __always_inline bool steal(u64 dsq)
 		return false;
 	count(CNT_STEALS);
 	return true;
+}
+
+/* Takes the next task of an LLC's parts. With linkage: the verifier walks it once. */
+__attribute__((noinline)) bool steal_confined(u32 llc)
+{
+	struct llc_ctx *theirs = llc_ctx_of(llc);
+	u32 i;
+
+	if (!theirs || !theirs->parts)
+		return false;
+	bpf_for(i, 0, LLC_PARTS) {
+		if ((theirs->parts & (1U << i)) && steal(part_dsq(llc * LLC_PARTS + i)))
+			return true;
+	}
+	return false;
 }
 
 /* Takes a task from the nearest LLC where one waits. */
@@ -135,9 +151,8 @@ static __always_inline bool steal_nearest(u32 llc)
 		return false;
 	bpf_for(i, 0, lt->nr_nearest) {
 		u32 other = nearest_llc(lt, i);
-		struct llc_ctx *theirs = llc_ctx_of(other);
 
-		if (steal(other) || (theirs && theirs->part_at && steal(part_dsq(other))))
+		if (steal(other) || steal_confined(other))
 			return true;
 	}
 	return false;
@@ -245,40 +260,73 @@ static __always_inline void wake_idle_for_heads(u64 dsq)
 	struct task_struct *p;
 	u32 seen = 0;
 
-	if (!any_idle())
-		return;
 	bpf_for_each(scx_dsq, p, dsq, 0) {
 		if (wake_idle_for(p) || ++seen >= WAKES_MAX)
 			break;
 	}
 }
 
-/*
- * A CPU outside of the part that hundreds are confined to walks past all of them to find
- * nothing. It looks again at its next tick at 250 Hz; when it runs out of work, it asks the
- * kernel.
- */
-#define NO_PART_NS (3ULL * 1000 * 1000)
+/* The same for all parts of an LLC. With linkage: the verifier walks it once. */
+__attribute__((noinline)) int wake_idle_for_confined(u32 llc, u32 parts)
+{
+	u32 i;
+
+	bpf_for(i, 0, LLC_PARTS) {
+		if (parts & (1U << i))
+			wake_idle_for_heads(part_dsq(llc * LLC_PARTS + i));
+	}
+	return 0;
+}
 
 /*
- * Who is first of the confined tasks that the CPU may run, and how many there are where it
- * has to look. With linkage: the verifier walks it once.
+ * Who is first of the confined tasks that the CPU may run, by the clock of the LLC, and how
+ * many wait in the queues where it has to look. Those are compared by how far their clocks
+ * are from the LLC's now. With linkage: the verifier walks it once.
  */
-__attribute__((noinline)) u32 look_at_parts(s32 cpu, u32 llc, struct head *h, u64 now)
+__attribute__((noinline)) u32 look_at_parts(s32 cpu, u32 llc, struct head *h)
 {
 	struct cpu_ctx *cctx = cpu_ctx_of(cpu);
-	struct llc_ctx *lctx = llc_ctx_of(llc);
-	u32 nr;
+	u32 nr = 0, i;
 
-	if (!h || !cctx || !lctx || now - cctx->no_part_at < NO_PART_NS)
+	if (!h || !cctx)
 		return 0;
-	nr = nr_parts(llc, lctx);
-	if (!nr)
-		return 0;
-	look_at(part_dsq(llc), cpu, h);
-	if (!has_task(h))
-		cctx->no_part_at = now;
+	bpf_for(i, 0, LLC_PARTS) {
+		u32 part = llc * LLC_PARTS + i, waiting;
+		struct part_ctx *pctx = part_ctx_of(part);
+		struct head one = {};
+
+		if (!pctx || !(cctx->parts & (1U << i)))
+			continue;
+		waiting = nr_in(part_dsq(part));
+		if (!waiting)
+			continue;
+		nr += waiting;
+		look_at(part_dsq(part), cpu, &one);
+		h->unknown |= one.unknown;
+		one.deadline_vns -= pctx->side.ahead_vns;
+		if (one.waits && (!h->waits || vtime_before(one.deadline_vns, h->deadline_vns))) {
+			h->waits = true;
+			h->deadline_vns = one.deadline_vns;
+			h->dsq = part_dsq(part);
+		}
+	}
 	return nr;
+}
+
+/* Takes a confined task that the CPU may run, whichever. With linkage: as above. */
+__attribute__((noinline)) bool take_confined(s32 cpu, u32 llc)
+{
+	struct cpu_ctx *cctx = cpu_ctx_of(cpu);
+	u32 i;
+
+	if (!cctx)
+		return false;
+	bpf_for(i, 0, LLC_PARTS) {
+		if ((cctx->parts & (1U << i)) &&
+		    scx_bpf_dsq_move_to_local(part_dsq(llc * LLC_PARTS + i), 0))
+			return true;
+	}
+	return false;
 }
 
 /* What waits in the queues that a CPU serves. */
@@ -292,16 +340,15 @@ struct waiting {
 };
 
 /* Counts what waits, and notes which queues need no look for a while. */
-static __always_inline struct waiting
-count_waiting(struct cpu_ctx *cctx, const struct llc_ctx *lctx, s32 cpu, u32 llc, u64 now)
+static __always_inline struct waiting count_waiting(struct cpu_ctx *cctx, s32 cpu, u32 llc)
 {
 	struct waiting w = {.nr_llc = nr_in(llc)};
 
-	if (lctx->part_at)
-		w.nr_part = look_at_parts(cpu, llc, &w.part, now);
+	if (cctx->parts)
+		w.nr_part = look_at_parts(cpu, llc, &w.part);
 	w.nr_cpu = cctx->pinned ? nr_in(cpu_dsq(cpu)) : 0;
 	cctx->pinned = w.nr_cpu > 0;
-	cctx->parts = w.nr_part > 0;
+	cctx->parts_wait = w.nr_part > 0;
 	cctx->alone = w.nr_llc + w.nr_part == 0;
 	return w;
 }
@@ -314,7 +361,7 @@ static __always_inline void look_at_heads(struct waiting *w, const struct cpu_ct
 		look_at(llc, cpu, &w->llc);
 	if (w->nr_cpu) {
 		look_at(cpu_dsq(cpu), cpu, &w->cpu);
-		w->cpu.deadline_vns -= cctx->ahead_vns;
+		w->cpu.deadline_vns -= cctx->side.ahead_vns;
 	}
 }
 
@@ -326,6 +373,7 @@ static __always_inline bool all_later(const struct waiting *w, u64 due_vns)
 }
 
 #define NO_DSQ (~0ULL)
+#define ANY_PART (NO_DSQ - 1)
 
 /*
  * The queue with the earliest deadline of the heads. A coin where one is unknown: no queue
@@ -337,14 +385,14 @@ static __always_inline u64 first_queue(const struct waiting *w, s32 cpu, u32 llc
 	u64 due_vns = 0;
 
 	if (w->part.unknown && (now >> 10) % 2)
-		return part_dsq(llc);
+		return ANY_PART;
 	if (w->llc.waits) {
 		due_vns = w->llc.deadline_vns;
 		first = llc;
 	}
 	if (w->part.waits && (first == NO_DSQ || vtime_before(w->part.deadline_vns, due_vns))) {
 		due_vns = w->part.deadline_vns;
-		first = part_dsq(llc);
+		first = w->part.dsq;
 	}
 	if (w->cpu.waits && (first == NO_DSQ || vtime_before(w->cpu.deadline_vns, due_vns)))
 		first = cpu_dsq(cpu);
@@ -357,17 +405,20 @@ static __always_inline u64 first_queue(const struct waiting *w, s32 cpu, u32 llc
  * about to take, with this runqueue's lock dropped for it, and a bound one may have come
  * meanwhile.
  */
-static __always_inline bool take_next(struct cpu_ctx *cctx, const struct llc_ctx *lctx,
-				      const struct waiting *w, s32 cpu, u32 llc, u64 first)
+static __always_inline bool take_next(struct cpu_ctx *cctx, const struct waiting *w, s32 cpu,
+				      u32 llc, u64 first)
 {
-	if (first != NO_DSQ && scx_bpf_dsq_move_to_local(first, 0))
+	if (first == ANY_PART) {
+		if (take_confined(cpu, llc))
+			return true;
+	} else if (first != NO_DSQ && scx_bpf_dsq_move_to_local(first, 0)) {
 		return true;
+	}
 	if (w->nr_llc && scx_bpf_dsq_move_to_local(llc, 0))
 		return true;
 	if ((w->nr_cpu || cctx->pinned) && scx_bpf_dsq_move_to_local(cpu_dsq(cpu), 0))
 		return true;
-	/* Counted or not: a moment ago there was perhaps none for this CPU. */
-	return lctx->part_at && scx_bpf_dsq_move_to_local(part_dsq(llc), 0);
+	return w->nr_part && take_confined(cpu, llc);
 }
 
 /*
@@ -380,12 +431,53 @@ static __always_inline bool take_at_once(struct cpu_ctx *cctx, struct llc_ctx *l
 	if (cctx->pinned)
 		return cctx->alone && vtime_before(lctx->queued_at, cctx->looked_at) &&
 		       scx_bpf_dsq_move_to_local(cpu_dsq(cpu), 0);
-	if (cctx->parts || (lctx->part_at && !vtime_before(lctx->part_at, cctx->looked_at)))
+	if (cctx->parts_wait || (cctx->parts && !vtime_before(lctx->part_at, cctx->looked_at)))
 		return false;
 	if (!scx_bpf_dsq_move_to_local(llc, 0) && !steal_nearest(llc) &&
 	    !(cctx->pinned && scx_bpf_dsq_move_to_local(cpu_dsq(cpu), 0)))
 		cctx->empty_at = now;
 	return true;
+}
+
+/* As rescue(), in one of the parts that the CPU serves. With linkage: the verifier walks it once.
+ */
+__attribute__((noinline)) int rescue_confined(u32 llc, s32 cpu, u64 first_vns, u64 now)
+{
+	struct cpu_ctx *cctx = cpu_ctx_of(cpu);
+	u32 i;
+
+	if (!cctx)
+		return 0;
+	bpf_for(i, 0, LLC_PARTS) {
+		u32 part = llc * LLC_PARTS + i;
+		struct part_ctx *pctx = part_ctx_of(part);
+
+		if (!pctx || !(cctx->parts & (1U << i)) || now - pctx->rescued_at <= RESCUE_GAP_NS)
+			continue;
+		pctx->rescued_at = now;
+		return rescue(part_dsq(part), cpu_dsq(cpu), cpu, first_vns, now);
+	}
+	return 0;
+}
+
+/* The same in the CPU's own queue, whose tasks nobody else may run: to that of a part. */
+static __always_inline void rescue_bound(struct waiting *w, struct cpu_ctx *cctx, s32 cpu, u32 llc,
+					 u64 first_vns, u64 now)
+{
+	u32 key = cpu, part;
+	struct cpu_topo *t = bpf_map_lookup_elem(&topo, &key);
+
+	if (!t)
+		return;
+	part = llc * LLC_PARTS + t->part % LLC_PARTS;
+	if (!rescue(cpu_dsq(cpu), part_dsq(part), cpu, first_vns, now))
+		return;
+	announce_confined(part, now);
+	set_part(&cctx->parts, part);
+	w->nr_part++;
+	w->part.waits = true;
+	w->part.dsq = part_dsq(part);
+	w->part.deadline_vns = first_vns;
 }
 
 /* Finds who has waited too long, in one queue each time. True: it is first in the CPU's own. */
@@ -398,16 +490,11 @@ static __always_inline bool rescue_one(struct waiting *w, struct cpu_ctx *cctx,
 	if (w->nr_llc && now - lctx->rescued_at > RESCUE_GAP_NS) {
 		lctx->rescued_at = now;
 		moved = rescue(llc, cpu_dsq(cpu), cpu, first_vns, now);
-	} else if (w->nr_part && now - lctx->part_rescued_at > RESCUE_GAP_NS) {
-		lctx->part_rescued_at = now;
-		moved = rescue(part_dsq(llc), cpu_dsq(cpu), cpu, first_vns, now);
 	} else if (w->nr_cpu && now - cctx->rescued_at > RESCUE_GAP_NS) {
 		cctx->rescued_at = now;
-		/* Told of afterwards: nobody else may run it. */
-		if (rescue(cpu_dsq(cpu), part_dsq(llc), cpu, first_vns, now)) {
-			lctx->part_at = now;
-			w->nr_part++;
-		}
+		rescue_bound(w, cctx, cpu, llc, first_vns, now);
+	} else if (w->nr_part) {
+		moved = rescue_confined(llc, cpu, first_vns, now);
 	}
 	if (!moved)
 		return false;
@@ -436,8 +523,8 @@ static __always_inline void balance(struct cpu_ctx *cctx, u32 llc, u64 now)
 	theirs = llc_ctx_of(other);
 	if (!theirs)
 		return;
-	nr_mine = nr_in_llc(llc, mine);
-	nr_theirs = nr_in_llc(other, theirs);
+	nr_mine = nr_in_llc(llc);
+	nr_theirs = nr_in_llc(other);
 	if (nr_theirs * mine->nr_cpus > nr_mine * theirs->nr_cpus)
 		cctx->steal_from = other + 1;
 }

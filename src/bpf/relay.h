@@ -179,9 +179,9 @@ static __always_inline u64 overdue_ns(u32 nr_waiting, u32 nr_cpus)
 #define OVERDUE_GAP_NS (10ULL * 1000 * 1000)
 
 /* Is a task that is due at `deadline_vns` owed service by this clock, not just waiting? */
-static __always_inline bool is_owed(u64 deadline_vns, const struct vclock *c)
+static __always_inline bool is_owed(u64 deadline_vns, u64 clock_vns)
 {
-	return vtime_before(deadline_vns, c->now_vns + knobs.slice_max_ns);
+	return vtime_before(deadline_vns, clock_vns + knobs.slice_max_ns);
 }
 
 /*
@@ -200,8 +200,7 @@ __attribute__((noinline)) int retake(u64 from, u64 iter_flags, u64 limit_ns, u64
 		bpf_for(i, 0, OVERDUE_MAX) {
 			struct task_ctx *tctx;
 			struct llc_ctx *lctx;
-			struct vclock *c;
-			u64 number, due_vns, dsq;
+			u64 number, due_vns, clock_vns, dsq;
 			s64 waited_ns;
 			s32 cpu;
 
@@ -214,17 +213,17 @@ __attribute__((noinline)) int retake(u64 from, u64 iter_flags, u64 limit_ns, u64
 			waited_ns = now - tctx->queued_at;
 			if (waited_ns < (s64)limit_ns)
 				continue;
-			c = clock_by_id(tctx->clock);
+			clock_vns = clock_now(tctx);
 			cpu = scx_bpf_task_cpu(p);
 			lctx = llc_ctx_of(llc_of(cpu));
-			if (!c || !lctx)
+			if (!lctx)
 				continue;
-			due_vns = tctx->deadline_vns - ahead_of_llc(tctx, cpu);
+			due_vns = tctx->deadline_vns;
 			if (waited_ns >= (s64)wait_max_ns(p)) {
 				/* As rescue() does: owed or not, and nobody follows it there. */
 				tctx->rescued = true;
-				due_vns = c->now_vns - ahead_of_llc(tctx, cpu) - FIRST_VNS;
-			} else if (limit_ns && !is_owed(tctx->deadline_vns, c)) {
+				due_vns = clock_vns - FIRST_VNS;
+			} else if (limit_ns && !is_owed(tctx->deadline_vns, clock_vns)) {
 				continue;
 			}
 			/* What it was decided for no longer counts. */
@@ -236,7 +235,7 @@ __attribute__((noinline)) int retake(u64 from, u64 iter_flags, u64 limit_ns, u64
 				kick_idle(cpu);
 			} else {
 				scx_bpf_dsq_move_set_vtime(&it, due_vns);
-				dsq = announce(tctx, llc_of(cpu), lctx, now);
+				dsq = announce(tctx, lctx, now);
 				moved += scx_bpf_dsq_move_vtime(&it, p, dsq, 0);
 				wake_idle_for(p);
 			}

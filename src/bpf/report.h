@@ -46,7 +46,7 @@ int snapshot(void *ctx)
 		struct llc_ctx *lctx = llc_ctx_of(llc);
 
 		if (lctx)
-			lctx->nr_queued = nr_in_llc(llc, lctx);
+			lctx->nr_queued = nr_in_llc(llc);
 	}
 	/* Those are of no LLC. */
 	first = relayed ? llc_ctx_of(0) : NULL;

@@ -45,8 +45,8 @@ static __always_inline bool waits_for_policy(s32 cpu)
 
 static __always_inline void forgive(struct task_ctx *tctx, s32 cpu)
 {
-	tctx->vruntime_vns = vtime_min(
-		tctx->vruntime_vns, clock_now(tctx, cpu) + to_virtual(DEBT_MAX_NS, tctx->weight));
+	tctx->vruntime_vns = vtime_min(tctx->vruntime_vns,
+				       clock_now(tctx) + to_virtual(DEBT_MAX_NS, tctx->weight));
 }
 
 /* A quarter of the ring is for those that cannot be told of later: they are gone. */
@@ -198,31 +198,30 @@ static __always_inline bool base_first(struct cpu_ctx *cctx, const struct llc_ct
 		return true;
 	if (cctx->pinned) {
 		h = head_of(cpu_dsq(cpu), cpu);
-		if (h.waits && is_owed(h.deadline_vns, &cctx->clock))
+		if (h.waits && is_owed(h.deadline_vns, cctx->side.clock.now_vns))
 			return true;
 	}
-	if (look_at_parts(cpu, llc, &parts, now) && parts.waits &&
-	    is_owed(parts.deadline_vns, &lctx->clock))
+	if (cctx->parts && look_at_parts(cpu, llc, &parts) && parts.waits &&
+	    is_owed(parts.deadline_vns, lctx->clock.now_vns))
 		return true;
 	if (!nr_in(llc))
 		return false;
 	h = head_of(llc, cpu);
-	return h.waits && is_owed(h.deadline_vns, &lctx->clock);
+	return h.waits && is_owed(h.deadline_vns, lctx->clock.now_vns);
 }
 
-static __always_inline bool take_base(struct cpu_ctx *cctx, const struct llc_ctx *lctx, s32 cpu,
-				      u32 llc)
+static __always_inline bool take_base(struct cpu_ctx *cctx, s32 cpu, u32 llc)
 {
 	u64 now = scx_bpf_now(), coin = (now >> 10) % 4, first = NO_DSQ;
-	struct waiting w = {.nr_llc = 1, .nr_cpu = cctx->pinned};
+	struct waiting w = {.nr_llc = 1, .nr_part = cctx->parts, .nr_cpu = cctx->pinned};
 
 	relay.base_at = now;
 	/* A coin: no queue may starve another. */
 	if (w.nr_cpu && coin % 2)
 		first = cpu_dsq(cpu);
-	else if (lctx->part_at && coin / 2)
-		first = part_dsq(llc);
-	if (take_next(cctx, lctx, &w, cpu, llc, first))
+	else if (w.nr_part && coin / 2)
+		first = ANY_PART;
+	if (take_next(cctx, &w, cpu, llc, first))
 		return true;
 	cctx->pinned = nr_in(cpu_dsq(cpu)) > 0;
 	return false;
@@ -245,7 +244,7 @@ static __always_inline bool relay_dispatch(struct cpu_ctx *cctx, const struct ll
 		return false;
 	}
 	take_over_if_late(now);
-	if (base_first(cctx, lctx, cpu, llc, now) && take_base(cctx, lctx, cpu, llc))
+	if (base_first(cctx, lctx, cpu, llc, now) && take_base(cctx, cpu, llc))
 		goto found;
 	d = decided_for(cpu);
 	if (nr_in(OFFERED_DSQ))
@@ -260,7 +259,7 @@ static __always_inline bool relay_dispatch(struct cpu_ctx *cctx, const struct ll
 		cctx->wants_at = 0;
 		return has_task(&offered) && scx_bpf_dsq_move_to_local(OFFERED_DSQ, 0);
 	}
-	if (take_base(cctx, lctx, cpu, llc))
+	if (take_base(cctx, cpu, llc))
 		goto found;
 	if (!has_task(&offered)) {
 		cctx->wants_at = 0;

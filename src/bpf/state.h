@@ -17,9 +17,11 @@ const volatile bool relayed;    /* a policy in user space decides: see relay.h *
 struct knobs knobs SEC(".data");
 
 /*
- * Queues: one an LLC with the LLC's index as id, one an LLC for those that may run on some
- * of its CPUs only, one a CPU. Whoever is first in the queue of an LLC may run on each of its
- * CPUs; confined tasks would hide it from those that they may not run on.
+ * Queues: one an LLC with the LLC's index as id, LLC_PARTS an LLC for those that may run on
+ * some of its CPUs only, one a CPU. Whoever is first in the queue of an LLC may run on each of
+ * its CPUs; confined tasks would hide it from those that they may not run on. Each orders by
+ * the clock of the same id: what is queued stays in order, however far that clock and others
+ * drift apart meanwhile.
  */
 #define CPU_DSQ_BASE (1U << 16)
 #define PART_DSQ_BASE (3U << 16)
@@ -31,7 +33,7 @@ struct {
 	__uint(max_entries, 1);
 } stats SEC(".maps");
 
-/* The next four are sized by user space before load: nr_cpu_ids, nr_llcs. */
+/* The next five are sized by user space before load: nr_cpu_ids, nr_llcs, LLC_PARTS times that. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__type(key, u32);
@@ -61,10 +63,17 @@ struct {
 	__uint(max_entries, 1);
 } llcs SEC(".maps");
 
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__type(key, u32);
+	__type(value, struct part_ctx);
+	__uint(max_entries, 1);
+} parts SEC(".maps");
+
 /* What a task's affinity lets it do; decides which clock and queue it belongs to. */
 enum affinity {
 	AFF_WHOLE, /* every LLC wholly or not at all: shares the clock of its LLC */
-	AFF_PART,  /* some CPUs of an LLC, confined: in a queue of these, by its CPU's clock */
+	AFF_PART,  /* some CPUs of an LLC, confined: in the queue and by the clock of a part */
 	AFF_ONE,   /* one CPU: in the queue and by the clock of that CPU */
 };
 
@@ -84,6 +93,7 @@ struct task_ctx {
 	u32 clock;        /* id of the queue whose clock vruntime goes by; ABSENT: none yet */
 	s32 cpu;          /* that it ran on last; -1: it never ran */
 	u32 affinity;     /* enum affinity */
+	u32 part;         /* of all LLCs' parts, if confined; ABSENT: to be found */
 	bool spent;       /* used up its last request without sleeping */
 	bool sync;        /* its waker is about to sleep */
 	bool rescued;     /* runs out of turn: drives no clock */
@@ -148,9 +158,15 @@ static __always_inline u64 cpu_dsq(s32 cpu)
 	return CPU_DSQ_BASE + (u32)cpu;
 }
 
-static __always_inline u64 part_dsq(u32 llc)
+/* `part` is the index among all LLCs' parts. */
+static __always_inline u64 part_dsq(u32 part)
 {
-	return PART_DSQ_BASE + llc;
+	return PART_DSQ_BASE + part;
+}
+
+static __always_inline struct part_ctx *part_ctx_of(u32 part)
+{
+	return bpf_map_lookup_elem(&parts, &part);
 }
 
 /* Counters are written on their own CPU, with interrupts off: no atomics. */
@@ -192,30 +208,62 @@ static __always_inline u32 nr_in(u64 dsq)
 	return nr > 0 ? nr : 0;
 }
 
+/* How many tasks wait in these parts of an LLC. With linkage: the verifier walks it once. */
+__attribute__((noinline)) u32 nr_in_parts(u32 llc, u32 parts)
+{
+	u32 nr = 0, i;
+
+	bpf_for(i, 0, LLC_PARTS) {
+		if (parts & (1U << i))
+			nr += nr_in(part_dsq(llc * LLC_PARTS + i));
+	}
+	return nr;
+}
+
 /* How many confined tasks wait in an LLC. A search only where there ever was one. */
 static __always_inline u32 nr_parts(u32 llc, const struct llc_ctx *lctx)
 {
-	return lctx->part_at ? nr_in(part_dsq(llc)) : 0;
+	return lctx->parts ? nr_in_parts(llc, lctx->parts) : 0;
 }
 
-/* How many tasks wait for any CPU of an LLC, or for some. */
-static __always_inline u32 nr_in_llc(u32 llc, const struct llc_ctx *lctx)
+/* How many tasks wait for any CPU of an LLC, or for some. With linkage, too. */
+__attribute__((noinline)) u32 nr_in_llc(u32 llc)
 {
-	return nr_in(llc) + nr_parts(llc, lctx);
+	struct llc_ctx *lctx = llc_ctx_of(llc);
+
+	return lctx ? nr_in(llc) + nr_parts(llc, lctx) : 0;
+}
+
+static __always_inline void set_part(u32 *parts, u32 part)
+{
+	u32 bit = 1U << (part % LLC_PARTS);
+
+	if (!(*parts & bit))
+		__sync_fetch_and_or(parts, bit);
+}
+
+/* With linkage: the verifier walks it once. */
+__attribute__((noinline)) int announce_confined(u32 part, u64 now)
+{
+	struct llc_ctx *lctx = llc_ctx_of(part / LLC_PARTS);
+
+	if (!lctx)
+		return 0;
+	lctx->part_at = now;
+	set_part(&lctx->parts, part);
+	return 0;
 }
 
 /*
- * The queue for a task that is not bound, told to those who take from it before the task is
- * there: see take_at_once() and sched_update_idle.
+ * The queue for a task that is not bound, that of its clock, told to those who take from it
+ * before the task is there: see take_at_once() and sched_update_idle.
  */
-static __always_inline u64 announce(const struct task_ctx *tctx, u32 llc, struct llc_ctx *lctx,
-				    u64 now)
+static __always_inline u64 announce(const struct task_ctx *tctx, struct llc_ctx *lctx, u64 now)
 {
 	lctx->queued_at = now;
-	if (tctx->affinity == AFF_WHOLE)
-		return llc;
-	lctx->part_at = now;
-	return part_dsq(llc);
+	if (tctx->affinity != AFF_WHOLE)
+		announce_confined(tctx->part, now);
+	return tctx->clock;
 }
 
 /*

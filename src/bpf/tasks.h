@@ -13,9 +13,18 @@ void BPF_STRUCT_OPS(sched_set_cpumask, struct task_struct *p, const struct cpuma
 
 	if (!tctx)
 		return;
-	tctx->affinity = affinity_of(p, mask);
+	if (p->nr_cpus_allowed == 1) {
+		tctx->affinity = AFF_ONE;
+	} else {
+		/* Told of a task, too, that may not migrate for a while: nothing changes by that.
+		 */
+		if (bpf_cpumask_weight(mask) == 1)
+			return;
+		tctx->affinity = affinity_of(p, mask);
+	}
+	tctx->part = ABSENT;
 	if (tctx->clock != ABSENT)
-		settle(tctx, scx_bpf_task_cpu(p));
+		settle(p, tctx, scx_bpf_task_cpu(p));
 	tell_of_change(p, tctx);
 }
 
@@ -36,7 +45,7 @@ void BPF_STRUCT_OPS(sched_set_weight, struct task_struct *p, u32 weight)
 	tell_of_change(p, tctx);
 	if (tctx->clock == ABSENT)
 		return;
-	clock_vns = clock_now(tctx, scx_bpf_task_cpu(p));
+	clock_vns = clock_now(tctx);
 	tctx->vruntime_vns = reweigh(tctx->vruntime_vns, clock_vns, before, after);
 	ask(tctx, slice_of(tctx, scx_bpf_task_cpu(p)));
 }
@@ -68,7 +77,8 @@ void BPF_STRUCT_OPS(sched_enable, struct task_struct *p)
 	tctx->queued_at = 0;
 	tctx->charged_ns = p->se.sum_exec_runtime;
 	tctx->weight = weight_for(p);
-	tctx->affinity = affinity_of(p, p->cpus_ptr);
+	tctx->affinity = p->nr_cpus_allowed == 1 ? AFF_ONE : affinity_of(p, p->cpus_ptr);
+	tctx->part = ABSENT;
 }
 
 #endif /* SCHEDULER_TASKS_H */

@@ -9,18 +9,34 @@
 /* This far before a clock is earlier than any deadline after place_requeue(). */
 #define FIRST_VNS (VIRTUAL_MAX / 1024)
 
-/* The clock of a queue: an id below CPU_DSQ_BASE is an LLC's, the rest are CPUs'. */
-static __always_inline struct vclock *clock_by_id(u32 id)
+/* The clock of a queue, if that is a CPU's or a part's; NULL: it is an LLC's. */
+static __always_inline struct side_clock *side_by_id(u32 id)
 {
 	struct cpu_ctx *cctx;
+	struct part_ctx *part;
+
+	if (id < CPU_DSQ_BASE)
+		return NULL;
+	if (id < PART_DSQ_BASE) {
+		cctx = cpu_ctx_of(id - CPU_DSQ_BASE);
+		return cctx ? &cctx->side : NULL;
+	}
+	part = part_ctx_of(id - PART_DSQ_BASE);
+	return part ? &part->side : NULL;
+}
+
+/* The clock of any queue. */
+static __always_inline struct vclock *clock_by_id(u32 id)
+{
+	struct side_clock *side;
 	struct llc_ctx *lctx;
 
 	if (id < CPU_DSQ_BASE) {
 		lctx = llc_ctx_of(id);
 		return lctx ? &lctx->clock : NULL;
 	}
-	cctx = cpu_ctx_of(id - CPU_DSQ_BASE);
-	return cctx ? &cctx->clock : NULL;
+	side = side_by_id(id);
+	return side ? &side->clock : NULL;
 }
 
 /*
@@ -28,16 +44,31 @@ static __always_inline struct vclock *clock_by_id(u32 id)
  * a part of it only. Those may progress more slowly than the rest of the LLC for
  * ever, and whoever joins them must join at their pace.
  */
-static __always_inline u32 clock_id_of(const struct task_ctx *tctx, s32 cpu)
+static __always_inline u32 clock_id_of(struct task_struct *p, struct task_ctx *tctx, s32 cpu)
 {
-	return tctx->affinity == AFF_WHOLE ? llc_of(cpu) : (u32)cpu_dsq(cpu);
+	u32 llc = llc_of(cpu);
+
+	if (tctx->affinity == AFF_WHOLE)
+		return llc;
+	if (tctx->affinity == AFF_ONE)
+		return cpu_dsq(cpu);
+	if (tctx->part / LLC_PARTS != llc)
+		tctx->part = join_part(p, llc);
+	return part_dsq(tctx->part);
 }
 
-static __always_inline u64 clock_now(const struct task_ctx *tctx, s32 cpu)
+/* What the clock of a queue shows. With linkage, as all of the next: the verifier walks it once. */
+__attribute__((noinline)) u64 shown_by(u32 id)
 {
-	struct vclock *c = clock_by_id(clock_id_of(tctx, cpu));
+	struct vclock *c = clock_by_id(id);
 
-	return c ? c->now_vns : tctx->vruntime_vns;
+	return c ? c->now_vns : 0;
+}
+
+/* The clock that the task goes by. */
+static __always_inline u64 clock_now(const struct task_ctx *tctx)
+{
+	return shown_by(tctx->clock);
 }
 
 /* Lets a clock follow the vruntime of a task that starts or goes on. */
@@ -50,7 +81,7 @@ static __always_inline void drive_clock(struct vclock *c, u64 vruntime_vns, u64 
 }
 
 /*
- * The same for a task that does not compete by this clock: it has a CPU of the LLC that
+ * The same for a task that does not compete by the clock of the LLC: it has a CPU there that
  * none of those who do wanted, so they are not owed what it ran. At the pace of nice 0,
  * and beside what they drive it by themselves.
  */
@@ -66,60 +97,93 @@ static __always_inline void push_clock(struct llc_ctx *lctx, u64 vruntime_vns, u
 	lctx->pushed_at = next.set_at;
 }
 
-/*
- * The clock of a CPU that serves tasks of the whole LLC is where the LLC's is: it
- * may have stayed behind with tasks of its own that are gone.
- */
-static __always_inline void catch_up(struct cpu_ctx *cctx, u64 llc_vns, u64 now)
+/* The same with linkage, for where it is rare: the verifier walks it once. */
+__attribute__((noinline)) int push_llc(u32 llc, u64 vruntime_vns, u64 now)
 {
-	u64 to_vns = llc_vns + cctx->ahead_vns;
+	struct llc_ctx *lctx = llc_ctx_of(llc);
 
-	if ((s64)(to_vns - cctx->clock.now_vns) < (s64)CLOCK_STEP_VNS)
-		return;
-	cctx->clock.now_vns = to_vns;
-	cctx->clock.set_at = now;
+	if (lctx)
+		push_clock(lctx, vruntime_vns, now);
+	return 0;
+}
+
+__attribute__((noinline)) u64 ahead_by(u32 id)
+{
+	struct side_clock *side = side_by_id(id);
+
+	return side ? side->ahead_vns : 0;
 }
 
 /*
- * How far the clock that a task on `cpu` goes by is ahead of the LLC's: to be taken off
- * whatever is compared with what goes by that.
+ * How far the clock that a task goes by is ahead of the LLC's: to be taken off whatever is
+ * compared with what goes by that.
  */
-static __always_inline u64 ahead_of_llc(const struct task_ctx *tctx, s32 cpu)
+static __always_inline u64 ahead_of_llc(const struct task_ctx *tctx)
 {
-	struct cpu_ctx *cctx = cpu_ctx_of(cpu);
-
-	return cctx && tctx->clock == (u32)cpu_dsq(cpu) ? cctx->ahead_vns : 0;
+	return ahead_by(tctx->clock);
 }
 
 /*
- * The clocks of an LLC and of a CPU are together while tasks of both compete: whoever
- * starts moves the other. Where one gets ahead by more than lags can be, light tasks had
- * it to themselves, and nobody is to wait until the other gets there.
+ * The clock of an LLC and one beside it are together while tasks of both compete: whoever
+ * starts moves the other. Where one gets ahead by more than lags can be, tasks had it to
+ * themselves, and nobody is to wait until the other gets there.
  */
-static __always_inline void part_clocks(struct cpu_ctx *cctx, const struct llc_ctx *lctx)
+static __always_inline void part_clocks(struct side_clock *side, const struct llc_ctx *lctx)
 {
-	s64 apart_vns = cctx->clock.now_vns - cctx->ahead_vns - lctx->clock.now_vns;
+	s64 apart_vns = side->clock.now_vns - side->ahead_vns - lctx->clock.now_vns;
 	s64 most_vns = knobs.lag_runnable_ns;
 
 	if (apart_vns > most_vns)
-		cctx->ahead_vns += apart_vns;
+		side->ahead_vns += apart_vns;
 	else if (apart_vns < -most_vns)
-		cctx->ahead_vns += apart_vns + most_vns;
+		side->ahead_vns += apart_vns + most_vns;
 }
 
 /*
- * Puts the vruntime by the clock that is the task's on `cpu`; lag is kept. Tasks
- * that share a part of an LLC wait in one queue, so among its CPUs they keep what they
- * are by the LLC's clock: the CPUs' own are milliseconds apart, and to carry those would
- * make a random walk of everybody's share, in which whoever falls behind falls further.
- * With linkage, so that the verifier walks it once.
+ * The clock of a CPU that serves others is where theirs is: it may have stayed behind with
+ * tasks of its own that are gone. What it drifted for longer than that is no debt of those
+ * who wait.
  */
-__attribute__((noinline)) int settle(struct task_ctx *tctx __arg_nonnull, s32 cpu)
+static __always_inline void catch_up(struct side_clock *side, const struct llc_ctx *lctx,
+				     u64 llc_vns, u64 now)
 {
-	u32 id = clock_id_of(tctx, cpu);
-	struct cpu_ctx *there, *here;
+	u64 to_vns;
+
+	part_clocks(side, lctx);
+	to_vns = llc_vns + side->ahead_vns;
+	if ((s64)(to_vns - side->clock.now_vns) < (s64)CLOCK_STEP_VNS)
+		return;
+	side->clock.now_vns = to_vns;
+	side->clock.set_at = now;
+}
+
+/*
+ * A part whose tasks all slept is where its CPU serves: what that gave to others meanwhile
+ * is not owed to them.
+ */
+__attribute__((noinline)) int catch_up_part(u32 id, s32 cpu, u64 now)
+{
+	struct side_clock *side = side_by_id(id);
+	struct llc_ctx *lctx = llc_ctx_of(llc_of(cpu));
+	struct cpu_ctx *cctx = cpu_ctx_of(cpu);
+	u64 here_vns;
+
+	if (!side || !lctx || !cctx)
+		return 0;
+	here_vns = cctx->side.clock.now_vns - cctx->side.ahead_vns;
+	catch_up(side, lctx, vtime_min(here_vns, lctx->clock.now_vns), now);
+	return 0;
+}
+
+/*
+ * Puts the vruntime by the clock that is the task's on `cpu`; lag is kept. With linkage, so
+ * that the verifier walks it once.
+ */
+__attribute__((noinline)) int settle(struct task_struct *p __arg_trusted,
+				     struct task_ctx *tctx __arg_nonnull, s32 cpu)
+{
+	u32 id = clock_id_of(p, tctx, cpu);
 	struct vclock *from, *to;
-	u64 from_vns, to_vns;
 
 	if (tctx->clock == id)
 		return 0;
@@ -135,19 +199,8 @@ __attribute__((noinline)) int settle(struct task_ctx *tctx __arg_nonnull, s32 cp
 	from = clock_by_id(tctx->clock);
 	if (!from)
 		return 0;
-	from_vns = from->now_vns;
-	to_vns = to->now_vns;
-	if (tctx->affinity == AFF_PART && tctx->clock >= CPU_DSQ_BASE &&
-	    llc_of(tctx->clock - CPU_DSQ_BASE) == llc_of(cpu)) {
-		there = cpu_ctx_of(tctx->clock - CPU_DSQ_BASE);
-		here = cpu_ctx_of(cpu);
-		if (there && here) {
-			from_vns = there->ahead_vns;
-			to_vns = here->ahead_vns;
-		}
-	}
-	tctx->vruntime_vns = carry_lag(tctx->vruntime_vns, from_vns, to_vns);
-	tctx->deadline_vns = carry_lag(tctx->deadline_vns, from_vns, to_vns);
+	tctx->vruntime_vns = carry_lag(tctx->vruntime_vns, from->now_vns, to->now_vns);
+	tctx->deadline_vns = carry_lag(tctx->deadline_vns, from->now_vns, to->now_vns);
 	tctx->clock = id;
 	return 0;
 }
@@ -195,37 +248,53 @@ static __always_inline void ask_again(struct task_ctx *tctx, u64 slice_ns)
  * pays the shortest slice in advance: its parent, which waits for it meanwhile, is owed
  * that time on top, and the two together would have two shares.
  */
-static __always_inline void wake_contended(struct task_ctx *tctx, s32 cpu, u64 slice_ns)
+static __always_inline void wake_contended(struct task_struct *p, struct task_ctx *tctx, s32 cpu,
+					   u64 slice_ns, u64 now)
 {
 	bool fresh = tctx->clock == ABSENT;
 
-	settle(tctx, cpu);
+	settle(p, tctx, cpu);
+	if (tctx->affinity == AFF_PART)
+		catch_up_part(tctx->clock, cpu, now);
 	if (fresh)
-		tctx->vruntime_vns = charge(tctx->vruntime_vns, knobs.slice_min_ns, tctx->weight);
+		tctx->vruntime_vns = charge(clock_now(tctx), knobs.slice_min_ns, tctx->weight);
 	else
-		tctx->vruntime_vns = place_wakeup(tctx->vruntime_vns, clock_now(tctx, cpu),
+		tctx->vruntime_vns = place_wakeup(tctx->vruntime_vns, clock_now(tctx),
 						  knobs.lag_max_ns, tctx->weight);
 	ask(tctx, slice_ns);
 }
 
-/* The task gets or has a CPU that nobody else wants: its clocks are one again. */
-static __always_inline void place_alone(struct task_ctx *tctx, s32 cpu, u64 now)
+/* The clocks of a CPU that nobody else wants, and of a task's part, are the LLC's again. */
+__attribute__((noinline)) int catch_up_alone(u32 id, s32 cpu, u64 now)
 {
 	struct llc_ctx *lctx = llc_ctx_of(llc_of(cpu));
 	struct cpu_ctx *cctx = cpu_ctx_of(cpu);
 
-	settle(tctx, cpu);
-	if (!lctx || !cctx)
-		return;
-	catch_up(cctx, lctx->clock.now_vns, now);
-	tctx->vruntime_vns = place_uncontended(tctx->vruntime_vns, clock_now(tctx, cpu),
+	if (lctx && cctx)
+		catch_up(&cctx->side, lctx, lctx->clock.now_vns, now);
+	if (id >= PART_DSQ_BASE)
+		catch_up_part(id, cpu, now);
+	return 0;
+}
+
+/* The task gets or has a CPU that nobody else wants: its clocks are one again. */
+static __always_inline void place_alone(struct task_struct *p, struct task_ctx *tctx, s32 cpu,
+					u64 now)
+{
+	settle(p, tctx, cpu);
+	catch_up_alone(tctx->clock, cpu, now);
+	tctx->vruntime_vns = place_uncontended(tctx->vruntime_vns, clock_now(tctx),
 					       knobs.lag_max_ns, tctx->weight);
 }
 
-static __always_inline void wake_uncontended(struct task_ctx *tctx, s32 cpu, u64 slice_ns, u64 now)
+/* With linkage: the verifier walks it once. */
+__attribute__((noinline)) int wake_uncontended(struct task_struct *p __arg_trusted,
+					       struct task_ctx *tctx __arg_nonnull, s32 cpu,
+					       u64 slice_ns, u64 now)
 {
-	place_alone(tctx, cpu, now);
+	place_alone(p, tctx, cpu, now);
 	ask(tctx, slice_ns);
+	return 0;
 }
 
 /*
@@ -234,18 +303,62 @@ static __always_inline void wake_uncontended(struct task_ctx *tctx, s32 cpu, u64
  * count as the service that they are: its virtual time would carry the clock away from
  * all others.
  */
-static __always_inline void leave_for_good(const struct task_ctx *tctx, s32 cpu)
+__attribute__((noinline)) int leave_for_good(const struct task_ctx *tctx __arg_nonnull, s32 cpu)
 {
-	struct cpu_ctx *cctx = cpu_ctx_of(cpu);
-	struct llc_ctx *lctx = llc_ctx_of(llc_of(cpu));
-	u64 now = scx_bpf_now(), clock_vns = clock_now(tctx, cpu), end_vns = tctx->vruntime_vns;
+	struct side_clock *side = side_by_id(tctx->clock);
+	u64 now = scx_bpf_now(), end_vns = tctx->vruntime_vns;
 
 	if (tctx->weight < WEIGHT_NICE0)
-		end_vns = reweigh(end_vns, clock_vns, tctx->weight, WEIGHT_NICE0);
-	if (tctx->affinity == AFF_WHOLE && lctx)
-		push_clock(lctx, end_vns, now);
-	else if (cctx)
-		drive_clock(&cctx->clock, end_vns, now, WEIGHT_NICE0);
+		end_vns = reweigh(end_vns, clock_now(tctx), tctx->weight, WEIGHT_NICE0);
+	if (side)
+		drive_clock(&side->clock, end_vns, now, WEIGHT_NICE0);
+	else
+		push_llc(llc_of(cpu), end_vns, now);
+	return 0;
+}
+
+/* Who starts to run moves its clock along, and that the LLC's. */
+static __always_inline void drive_side(struct side_clock *side, struct llc_ctx *lctx,
+				       const struct task_ctx *tctx, u64 now)
+{
+	drive_clock(&side->clock, tctx->vruntime_vns, now, tctx->weight);
+	push_clock(lctx, tctx->vruntime_vns - side->ahead_vns, now);
+	part_clocks(side, lctx);
+}
+
+/* The same for a confined task. Those that are bound to its CPU see whom that serves instead. */
+__attribute__((noinline)) int drive_part(const struct task_ctx *tctx __arg_nonnull, s32 cpu,
+					 u64 now)
+{
+	struct side_clock *side = side_by_id(tctx->clock);
+	struct llc_ctx *lctx = llc_ctx_of(llc_of(cpu));
+	struct cpu_ctx *cctx = cpu_ctx_of(cpu);
+	u64 here_vns;
+
+	if (!side || !lctx || !cctx)
+		return 0;
+	drive_side(side, lctx, tctx, now);
+	here_vns = tctx->vruntime_vns - side->ahead_vns;
+	catch_up(&cctx->side, lctx, vtime_min(here_vns, lctx->clock.now_vns), now);
+	return 0;
+}
+
+/* All clocks of an LLC begin at the same instant. */
+__attribute__((noinline)) int start_clocks(u32 llc, u64 now)
+{
+	struct llc_ctx *lctx = llc_ctx_of(llc);
+	u32 i;
+
+	if (!lctx)
+		return 0;
+	lctx->clock.set_at = lctx->pushed_at = now;
+	bpf_for(i, 0, LLC_PARTS) {
+		struct part_ctx *part = part_ctx_of(llc * LLC_PARTS + i);
+
+		if (part)
+			part->side.clock.set_at = now;
+	}
+	return 0;
 }
 
 static __always_inline void mark_runnable(struct task_ctx *tctx, u64 now)
@@ -259,9 +372,9 @@ static __always_inline void mark_runnable(struct task_ctx *tctx, u64 now)
 
 /* What the others see of the task that runs on a CPU. */
 static __always_inline void publish(struct cpu_ctx *cctx, const struct task_struct *p,
-				    const struct task_ctx *tctx, s32 cpu, u64 now)
+				    const struct task_ctx *tctx, u64 now)
 {
-	u64 ahead_vns = ahead_of_llc(tctx, cpu);
+	u64 ahead_vns = ahead_of_llc(tctx);
 
 	cctx->weight = tctx->weight;
 	cctx->vruntime_vns = tctx->vruntime_vns - ahead_vns;

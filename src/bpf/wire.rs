@@ -57,9 +57,9 @@ mod tests {
 
     #[test]
     fn there_and_back() {
-        let topo = cpu_topo { llc: 1, node: 2, sibling: 3, present: 1 };
+        let topo = cpu_topo { llc: 1, node: 2, sibling: 3, in_llc: 4, part: 5, present: 1 };
         let back: cpu_topo = value(bytes(&topo)).expect("enough bytes");
         assert_eq!((back.llc, back.node, back.sibling, back.present), (1, 2, 3, 1));
-        assert!(value::<cpu_topo>(&[0; 15]).is_none());
+        assert!(value::<cpu_topo>(&[0; 23]).is_none());
     }
 }

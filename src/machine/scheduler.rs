@@ -278,6 +278,8 @@ fn open<'obj>(
     skel.maps.cpus.set_max_entries(nr_cpu_ids).context("sizing the map of CPUs")?;
     skel.maps.topo.set_max_entries(nr_cpu_ids).context("sizing the map of CPUs")?;
     skel.maps.llcs.set_max_entries(nr_llcs).context("sizing the map of LLCs")?;
+    let nr_parts = topology.nr_parts() as u32;
+    skel.maps.parts.set_max_entries(nr_parts).context("sizing the map of parts of LLCs")?;
     skel.maps.llc_topo.set_max_entries(nr_llcs).context("sizing the map of LLCs")?;
 
     if let Some(relayed) = settings.relayed {

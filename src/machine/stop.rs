@@ -147,7 +147,8 @@ impl Stop {
         let stop = Self::new()?;
         let on_ctrl_c = stop.clone();
         // Its feature "termination" would take SIGHUP along with SIGTERM.
-        ctrlc::set_handler(move || on_ctrl_c.trigger()).context("installing a handler of Ctrl-C")?;
+        ctrlc::set_handler(move || on_ctrl_c.trigger())
+            .context("installing a handler of Ctrl-C")?;
         stop.0.on(SIGTERM)?;
         Ok(stop)
     }

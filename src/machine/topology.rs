@@ -15,6 +15,7 @@ use std::{cmp::Reverse, collections::BTreeMap, fs};
 const MAX_CPUS: usize = intf::limits_MAX_CPUS as usize;
 const MAX_LLCS: usize = intf::limits_MAX_LLCS as usize;
 const MAX_NODES: usize = intf::limits_MAX_NODES as usize;
+const PARTS: usize = intf::limits_LLC_PARTS as usize;
 
 /// The place of a CPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -156,31 +157,50 @@ impl Topology {
         changed
     }
 
+    /// How many parts all LLCs have: the size of the map `parts`.
+    pub fn nr_parts(&self) -> usize {
+        self.llcs.len() * PARTS
+    }
+
     /// The elements of the map `topo`.
     pub fn cpu_elements(&self) -> impl Iterator<Item = cpu_topo> {
-        self.places.iter().enumerate().map(|(cpu, place)| cpu_topo {
-            llc: place.llc,
-            node: place.node,
-            sibling: self.next_sibling(cpu) as u32,
-            present: place.present.into(),
+        let present = |llc| self.places.iter().filter(move |p| p.present && p.llc == llc).count();
+        let sizes: Vec<usize> = (0..self.llcs.len() as u32).map(present).collect();
+        let mut seen = vec![0; sizes.len()];
+        self.places.iter().enumerate().map(move |(cpu, place)| {
+            let llc = place.llc as usize;
+            let rank = seen[llc];
+            seen[llc] += usize::from(place.present);
+            cpu_topo {
+                llc: place.llc,
+                node: place.node,
+                sibling: self.next_one(cpu, |other| other.core == place.core) as u32,
+                in_llc: self.next_one(cpu, |other| other.llc == place.llc) as u32,
+                part: (rank * PARTS / sizes[llc].max(1)).min(PARTS - 1) as u32,
+                present: place.present.into(),
+            }
         })
     }
 
-    /// The next thread of the core of `cpu`, and after the last one the first: itself if it is alone.
-    fn next_sibling(&self, cpu: usize) -> usize {
+    /// The next CPU after `cpu` that is like it, and after the last one the first: itself if it is alone.
+    fn next_one(&self, cpu: usize, alike: impl Fn(&Place) -> bool) -> usize {
         let count = self.places.len();
-        let shares_core = |other: &usize| {
-            self.places[*other].present && self.places[*other].core == self.places[cpu].core
-        };
-        (cpu + 1..cpu + count).map(|other| other % count).find(shares_core).unwrap_or(cpu)
+        let found = |&other: &usize| self.places[other].present && alike(&self.places[other]);
+        (cpu + 1..cpu + count).map(|other| other % count).find(found).unwrap_or(cpu)
     }
 
     /// The elements of the map `llc_topo`.
     pub fn llc_elements(&self) -> impl Iterator<Item = llc_topo> {
-        self.llcs.iter().map(|llc| {
+        self.llcs.iter().enumerate().map(|(index, llc)| {
             let mut nearest = [0; MAX_LLCS];
             nearest[..llc.nearest.len()].copy_from_slice(&llc.nearest);
-            llc_topo { node: llc.node, nr_nearest: llc.nearest.len() as u32, nearest }
+            let first = self.places.iter().position(|p| p.present && p.llc as usize == index);
+            llc_topo {
+                node: llc.node,
+                first: first.unwrap_or(0) as u32,
+                nr_nearest: llc.nearest.len() as u32,
+                nearest,
+            }
         })
     }
 }

@@ -79,6 +79,7 @@ impl Object {
                 "llc_topo" => (topology.llcs.len(), elements(topology.llc_elements())),
                 "cpus" => (topology.places.len(), Vec::new()),
                 "llcs" => (topology.llcs.len(), Vec::new()),
+                "parts" => (topology.nr_parts(), Vec::new()),
                 _ => (map.entries as usize, Vec::new()),
             };
             let copies =

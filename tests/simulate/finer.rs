@@ -1,6 +1,6 @@
 //! Cases in which a fault shows in a figure alone: where tasks are placed, what they owe, how long they wait.
 
-use super::suite::{Case, at_most, oracles_only, permille};
+use super::suite::{Case, at_most, micros, oracles_only, permille};
 use scheduler::sim::Stats;
 
 fn sharing(stats: &Stats) -> u64 {
@@ -129,6 +129,212 @@ pub const CASES: &[Case] = &[
         "#,
         // 335 of 1359 of two of four CPUs.
         holds: |stats| at_most("share of the light ones, ‰", permille(2, stats), 126),
+    },
+    Case {
+        name: "confined by weight",
+        text: r#"
+            about = "weights hold among tasks confined to a half whose other half is less busy"
+            duration = "8s"
+            topology = "4 cores"
+            [[group]]
+            name = "normal"
+            tasks = 10
+            cpus = "0-1"
+            phases = [{ run = "1s" }]
+            [[group]]
+            name = "light"
+            tasks = 10
+            nice = 10
+            cpus = "0-1"
+            phases = [{ run = "1s" }]
+            [[group]]
+            name = "rest"
+            tasks = 2
+            cpus = "2-3"
+            phases = [{ run = "1s" }]
+        "#,
+        // 110 of 1134 of two of four CPUs.
+        holds: |stats| at_most("share of the light ones, ‰", permille(1, stats), 50),
+    },
+    Case {
+        name: "beside another part",
+        text: r#"
+            about = "children of a half whose CPUs are busy for an instant do not wait behind those of the other half"
+            duration = "12s"
+            topology = "4 cores"
+            [[group]]
+            name = "other half"
+            tasks = 24
+            cpus = "0-1"
+            phases = [{ run = "1s" }]
+            [[group]]
+            name = "forker"
+            tasks = 2
+            start = "1s"
+            cpus = "2-3"
+            phases = [{ run = "1500us" }, { sleep = "200us" }, { run = "200us" }, { fork = "child" },
+                      { fork = "child" }, { run = "300us" }, { sleep = "5s" }]
+            [[group]]
+            name = "child"
+            tasks = 0
+            cpus = "2-3"
+            phases = [{ run = "200us" }, "exit"]
+        "#,
+        holds: oracles_only,
+    },
+    Case {
+        name: "parts of two LLCs",
+        text: r#"
+            about = "many tasks that may use parts of two LLCs leave the one for the other"
+            duration = "8s"
+            topology = "2 llcs x 4 cores"
+            [[group]]
+            name = "spanning"
+            tasks = 24
+            cpus = "0-2"
+            phases = [{ run = "1s" }]
+            [[group]]
+            name = "right"
+            tasks = 6
+            cpus = "4-7"
+            phases = [{ run = "1s" }]
+            [[event]]
+            at = "1s"
+            kind = "affinity"
+            group = "spanning"
+            cpus = "0-2,4-6"
+        "#,
+        // With 24 of 30 tasks on seven CPUs, less a second that those had four for themselves; kept off, 571.
+        holds: |stats| at_most("share of those on one LLC, ‰", permille(1, stats), 300),
+    },
+    Case {
+        name: "flipped",
+        text: r#"
+            about = "who moves between a crowded CPU and a part of the others gains little"
+            duration = "10s"
+            topology = "4 cores"
+            [[group]]
+            name = "bound"
+            tasks = 6
+            cpus = "2"
+            phases = [{ run = "1s" }]
+            [[group]]
+            name = "free"
+            tasks = 12
+            phases = [{ run = "1s" }]
+            [[group]]
+            name = "flipped"
+            tasks = 1
+            cpus = "0,3"
+            phases = [{ run = "1s" }]
+            [[event]]
+            at = "1s"
+            every = "40ms"
+            kind = "affinity"
+            group = "flipped"
+            cpus = "2"
+            [[event]]
+            at = "1001ms"
+            every = "40ms"
+            kind = "affinity"
+            group = "flipped"
+            cpus = "0,3"
+        "#,
+        // 58 are due; by the clocks of CPUs it got 208.
+        holds: |stats| at_most("share of who moves, ‰", permille(2, stats), 70),
+    },
+    Case {
+        name: "wakes where it slept",
+        text: r#"
+            about = "who may not migrate waits no longer beside bound tasks where the LLC serves light ones"
+            duration = "12s"
+            topology = "4 cores"
+            [[group]]
+            name = "light"
+            tasks = 6
+            nice = 19
+            phases = [{ run = "1s" }]
+            [[group]]
+            name = "bound"
+            tasks = 2
+            cpus = "0"
+            phases = [{ run = "1s" }]
+            [[group]]
+            name = "others"
+            tasks = 2
+            cpus = "1"
+            phases = [{ run = "1s" }]
+            [[group]]
+            name = "more"
+            tasks = 2
+            cpus = "2"
+            phases = [{ run = "1s" }]
+            [[group]]
+            name = "stays"
+            tasks = 1
+            cpus = "0"
+            phases = ["migrate-off", { run = "50us" }, { sleep = "5ms" }, { run = "200us" }, "migrate-on"]
+            [[event]]
+            at = "3s"
+            kind = "affinity"
+            group = "stays"
+            cpus = "0-3"
+        "#,
+        // Two turns of all on its CPU, and what the clocks of an LLC and a CPU may be apart.
+        holds: |stats| {
+            at_most("microseconds that it waits, p99", micros(&stats.groups[4].wait, 0.99), 80_000)
+        },
+    },
+    Case {
+        name: "late to a part",
+        text: r#"
+            about = "who comes to a part that was empty for long, beside others there, has a share like each"
+            duration = "8s"
+            topology = "8 cores"
+            [[group]]
+            name = "crowd"
+            tasks = 8
+            cpus = "0-3"
+            phases = [{ run = "1s" }]
+            [[group]]
+            name = "rest"
+            tasks = 4
+            phases = [{ run = "1s" }]
+            [[group]]
+            name = "late"
+            tasks = 2
+            cpus = "2-3"
+            start = "4s"
+            phases = [{ run = "1s" }]
+        "#,
+        // A CPU for half of the time at most, where 0.8 of one are due then.
+        holds: |stats| at_most("share of the late ones, ‰", permille(2, stats), 128),
+    },
+    Case {
+        name: "sleeps in a part",
+        text: r#"
+            about = "who sleeps in a part of its own gains nothing"
+            duration = "10s"
+            topology = "4 cores"
+            [[group]]
+            name = "free"
+            tasks = 8
+            phases = [{ run = "1s" }]
+            [[group]]
+            name = "sleeper"
+            tasks = 1
+            cpus = "0-2"
+            phases = [{ run = "19ms" }, { sleep = "1ms" }]
+            [[group]]
+            name = "long"
+            tasks = 1
+            cpus = "1-2"
+            phases = [{ run = "50ms" }, { sleep = "30ms" }]
+        "#,
+        holds: |stats| {
+            at_most("share of the sleeper, ‰", permille(1, stats), 105)?;
+            at_most("share of who sleeps long, ‰", permille(2, stats), 105)
+        },
     },
     Case {
         name: "children that fork first",
