@@ -34,7 +34,7 @@ for name; do
 	echo "fuzz: $name, $seconds s"
 	# Memory beyond these bounds, or five seconds for one input, is a failure, too.
 	"$target/$host/release/$name" "$target/corpus/$name" "$seeds" -max_total_time="$seconds" -timeout=5 -max_len=65536 \
-		-rss_limit_mb=1024 -malloc_limit_mb=256 -print_final_stats=1 -artifact_prefix="$target/failed/$name-" \
+		-rss_limit_mb=1024 -print_final_stats=1 -artifact_prefix="$target/failed/$name-" \
 		>"$target/$name.log" 2>&1 || {
 		tail -n 40 "$target/$name.log" >&2
 		echo "fuzz: $name FAILED; the input is in $target/failed, all of the log in $target/$name.log" >&2
