@@ -107,7 +107,7 @@ sim-bench: build
 	@$(TARGET)/release/lab scale --scheduler $(TARGET)/release/scheduler --out $(OUT)
 
 # What takes too long for `make test`: the simulator's log over many seeds, in two runs and in a build without optimisation,
-# about an hour on two cores for 10,000; random machines; and a minute of bad input for each parser.
+# twelve minutes on two idle cores for 10,000; as many random machines; and a minute of bad input for each parser.
 soak: build
 	@scripts/setup.sh fuzz
 	SEEDS=$(SEEDS) $(CARGO) test --release --test simulate every_run -- --nocapture

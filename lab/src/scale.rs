@@ -111,13 +111,14 @@ fn chart(rows: &[Row]) -> Result<String, Box<dyn std::error::Error>> {
     // Through the first point.
     let n_log_n = |n: f64| first.1 * (n * n.log2()) / (first.0 * first.0.log2());
     let linear = |n: f64| first.1 * n / first.0;
-    let reference = |of: &dyn Fn(f64) -> f64| measured.iter().map(|&(n, _)| (n, of(n))).collect();
-    let lines: [(&str, Vec<(f64, f64)>, RGBColor); 3] = [
+    let reference =
+        |of: &dyn Fn(f64) -> f64| -> Vec<_> { measured.iter().map(|&(n, _)| (n, of(n))).collect() };
+    let top = last.1.max(n_log_n(last.0)) * 2.0;
+    let lines = [
         ("measured", measured.clone(), RED),
         ("n log n", reference(&n_log_n), BLACK),
         ("n", reference(&linear), RGBColor(0x99, 0x99, 0x99)),
     ];
-    let top = last.1.max(n_log_n(last.0)) * 2.0;
     let mut svg = String::new();
     {
         let area = SVGBackend::with_string(&mut svg, (720, 420)).into_drawing_area();

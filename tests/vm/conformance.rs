@@ -60,6 +60,8 @@ enum Entry {
 impl Record {
     fn of(entries: &[Entry], pids: &[i32], from_ns: u64, to_ns: u64) -> Self {
         let task = |pid: i32| pids.iter().position(|&of| of == pid);
+        // Who goes first is owed most, and who sleeps may not be there at the beginning.
+        let settled_ns = from_ns + SETTLE_NS;
         let mut record = Self {
             ran_ns: vec![0; pids.len()],
             latencies_ns: vec![Vec::new(); pids.len()],
@@ -74,13 +76,13 @@ impl Record {
                         (since.insert(cpu, (at, next)), task(prev))
                         && pid == prev
                     {
-                        let (began_in, at_in) = (began.max(from_ns), at.min(to_ns));
+                        let (began_in, at_in) = (began.max(settled_ns), at.min(to_ns));
                         record.ran_ns[task] += at_in.saturating_sub(began_in);
                         record.runs.push((began, at, task));
                     }
                     let Some(task) = task(next) else { continue };
                     if let Some(woken) = woken.remove(&next)
-                        && (from_ns..to_ns).contains(&woken)
+                        && (settled_ns..to_ns).contains(&woken)
                     {
                         record.latencies_ns[task].push(at - woken);
                     }
@@ -109,6 +111,8 @@ impl Record {
 }
 
 const TICK_NS: u64 = 4_000_000;
+/// From then on CPU time and latencies count; the order of ticks does from the beginning.
+const SETTLE_NS: u64 = 50_000_000;
 const TRACING: &str = "/sys/kernel/tracing";
 /// How long each task runs before it is stopped, and how long somebody else has the CPUs then.
 const BEFORE: Duration = Duration::from_millis(50);
