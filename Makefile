@@ -28,7 +28,12 @@ JOBS ?= 2
 ARGS ?=
 OUT ?= lab/results
 
-.PHONY: run metrics bench gate examples test test-all check unit vm-all build share install uninstall kernel-6.12 kernels lint format vm deb package-test clean
+# For `make soak`: seeds of the simulator, and seconds for each parser. For `make fuzz`: TARGETS of fuzz/fuzz_targets, all by default.
+SEEDS ?= 10000
+SECONDS ?= 60
+TARGETS ?=
+
+.PHONY: run metrics bench sim-bench soak fuzz perfetto gate examples test test-all check unit vm-all build share install uninstall kernel-6.12 kernels lint format vm deb package-test clean
 
 # Says first where: on this machine if its kernel has sched_ext, you are root and you agree; else in a VM.
 run: build
@@ -95,6 +100,29 @@ bench: build
 	@$(CARGO) build --quiet --release -p lab -p lab-guest
 	@$(TARGET)/release/lab bench $(SCENARIO) --scheduler $(TARGET)/release/scheduler --samples $(SAMPLES) --mode $(MODE) \
 		--jobs $(JOBS) --args="$(ARGS)" --out $(OUT) $(if $(PEERS),--peers$(if $(filter-out 1,$(PEERS)),=$(PEERS)))
+
+# How fast the simulator is, from 4 to 1,024 CPUs: a table, and the chart lab/results/simulator.svg. Alone on the machine.
+sim-bench: build
+	@$(CARGO) build --quiet --release -p lab
+	@$(TARGET)/release/lab scale --scheduler $(TARGET)/release/scheduler --out $(OUT)
+
+# What takes too long for `make test`: the simulator's log over many seeds, in two runs and in a build without optimisation,
+# twelve minutes on two idle cores for 10,000; as many random machines; and a minute of bad input for each parser.
+soak: build
+	@scripts/setup.sh fuzz
+	SEEDS=$(SEEDS) $(CARGO) test --release --test simulate every_run -- --nocapture
+	PROPTEST_CASES=$(SEEDS) PROPTEST_RNG_SEED=2 $(CARGO) test --release --test simulate no_machine -- --nocapture
+	@scripts/fuzz.sh $(SECONDS)
+
+# Bad input for parsers: make fuzz TARGETS=scenario SECONDS=600
+fuzz:
+	@scripts/setup.sh fuzz
+	@scripts/fuzz.sh $(SECONDS) $(TARGETS)
+
+# A trace of the simulator, decoded with the code that Perfetto publishes of its schema.
+perfetto: build
+	@scripts/setup.sh perfetto
+	@.cache/perfetto/bin/python scripts/perfetto-check.py $(TARGET)/release/scheduler scenarios/real-time-neighbour.toml
 
 # A short benchmark against lab/results/baseline.json.
 gate: build

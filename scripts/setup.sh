@@ -6,6 +6,8 @@
 #   scripts/setup.sh bench     also what the benchmarks need
 #   scripts/setup.sh package   what making the package and checking it needs
 #   scripts/setup.sh metrics   what compiling and the checks of metrics need
+#   scripts/setup.sh fuzz      what compiling and the fuzz targets need
+#   scripts/setup.sh perfetto  what compiling and the check of traces need
 #
 # On Debian 12 and 13 it installs what is missing, as root or through sudo, and says what. Elsewhere it
 # names what is missing and stops. It looks for tools, not for a distribution: where they are, it is content.
@@ -14,7 +16,7 @@ cd "$(dirname "$0")/.."
 . scripts/apt.sh
 
 want=${1:-test}
-case $want in build | test | bench | metrics | package) ;; *) echo "usage: scripts/setup.sh [build|test|bench|metrics|package]" >&2; exit 2 ;; esac
+case $want in build | test | bench | metrics | package | fuzz | perfetto) ;; *) echo "usage: scripts/setup.sh [build|test|bench|metrics|package|fuzz|perfetto]" >&2; exit 2 ;; esac
 
 has() { command -v "$1" >/dev/null 2>&1; }
 
@@ -87,6 +89,14 @@ probe() {
 		need python3-venv "Python with venv" python_venv
 		return 0
 	fi
+	if [ "$want" = perfetto ]; then
+		need python3-venv "Python with venv" python_venv
+		return 0
+	fi
+	if [ "$want" = fuzz ]; then
+		need g++ "a C++ compiler, g++" has c++
+		return 0
+	fi
 	if [ "$want" = metrics ]; then
 		need prometheus "prometheus and promtool" has promtool
 		return 0
@@ -111,6 +121,12 @@ probe() {
 
 # What no distribution packages, at pinned versions, in .cache.
 package_tools() {
+	if [ "$want" = perfetto ]; then
+		"$PWD/.cache/perfetto/bin/python" -c 'import perfetto.protos' 2>/dev/null && return
+		echo "setup: fetching perfetto 0.59.1 into .cache/perfetto"
+		python3 -m venv "$PWD/.cache/perfetto"
+		"$PWD/.cache/perfetto/bin/pip" install --quiet perfetto==0.59.1
+	fi
 	[ "$want" = package ] || return 0
 	tools=$PWD/.cache/tools
 	if [ "$("$tools/bin/cargo-deb" --version 2>/dev/null)" != "cargo-deb 3.8.0" ]; then

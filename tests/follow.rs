@@ -1,12 +1,14 @@
 //! Runs of the simulator that are followed: a trace, a bar of progress, and an end before the end.
 
+mod perfetto;
+
 use nix::{
     libc::SIGINT,
     pty::openpty,
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use protobuf::{CodedInputStream, rt::WireType};
+use perfetto::What;
 use std::{
     collections::BTreeMap,
     fs::{self, File},
@@ -22,28 +24,6 @@ fn scenario(name: &str) -> String {
     format!("{}/scenarios/{name}.toml", env!("CARGO_MANIFEST_DIR"))
 }
 
-/// The fields of a message: numbers, and bytes.
-fn fields(bytes: &[u8]) -> Vec<(u32, u64, Vec<u8>)> {
-    let mut input = CodedInputStream::from_bytes(bytes);
-    let mut all = Vec::new();
-    while let Some(tag) = input.read_raw_tag_or_eof().expect("a tag") {
-        all.push(match WireType::new(tag & 7).expect("a wire type") {
-            WireType::Varint => (tag >> 3, input.read_uint64().expect("a number"), Vec::new()),
-            WireType::LengthDelimited => (tag >> 3, 0, input.read_bytes().expect("bytes")),
-            other => panic!("{other:?} is not used"),
-        });
-    }
-    all
-}
-
-fn number(message: &[(u32, u64, Vec<u8>)], field: u32) -> u64 {
-    message.iter().find(|(tag, ..)| *tag == field).expect("the field").1
-}
-
-fn bytes(message: &[(u32, u64, Vec<u8>)], field: u32) -> Option<&[u8]> {
-    message.iter().find(|(tag, ..)| *tag == field).map(|(.., bytes)| &bytes[..])
-}
-
 #[test]
 fn a_trace_tells_what_ran_where() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -57,28 +37,22 @@ fn a_trace_tells_what_ran_where() {
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
 
     // By CPU: since when it runs what. By name: time, and wakeups.
-    let mut runs = BTreeMap::<u64, (u64, u64, String)>::new();
+    let mut runs = BTreeMap::new();
     let mut ran_ns = BTreeMap::<String, u64>::new();
     let mut wakeups = 0;
-    let trace = fs::read(path).expect("the trace");
-    for (tag, _, packet) in fields(&trace) {
-        assert_eq!(tag, 1, "TracePacket");
-        let packet = fields(&packet);
-        assert_eq!(number(&packet, 10), 1, "trusted_packet_sequence_id");
-        let bundle = fields(bytes(&packet, 1).expect("ftrace_events"));
-        let cpu = number(&bundle, 1);
-        let event = fields(bytes(&bundle, 2).expect("event"));
-        let now = number(&event, 1);
-        wakeups += u64::from(bytes(&event, 20).is_some());
-        let Some(switch) = bytes(&event, 4) else { continue };
-        let switch = fields(switch);
-        let text = |field| String::from_utf8(bytes(&switch, field).expect("text").to_vec());
-        let next = (now, number(&switch, 6), text(5).expect("UTF-8"));
-        let (since, pid, comm) = runs.insert(cpu, next).unwrap_or((0, 0, format!("swapper/{cpu}")));
-        assert_eq!((number(&switch, 2), text(1)), (pid, Ok(comm.clone())), "at {now} on {cpu}");
-        assert!(since <= now);
-        let group = comm.rsplit_once([' ', '/']).map_or(comm.as_str(), |(group, _)| group);
-        *ran_ns.entry(group.to_owned()).or_default() += now - since;
+    for event in perfetto::events(&fs::read(path).expect("the trace")) {
+        wakeups += u64::from(matches!(event.what, What::Waking(_)));
+        let What::Switch { prev, next } = event.what else { continue };
+        let (now, cpu) = (event.at_ns, event.cpu);
+        if let Some((since, before)) = runs.insert(cpu, (now, next)) {
+            assert_eq!(prev, before, "at {now} on {cpu}");
+            assert!(since <= now);
+            let group = prev.comm.rsplit_once([' ', '/']);
+            let group = group.map_or(prev.comm.as_str(), |(group, _)| group);
+            *ran_ns.entry(group.to_owned()).or_default() += now - since;
+        } else {
+            assert_eq!((prev.pid, prev.comm), (0, format!("swapper/{cpu}")));
+        }
     }
     let whole_ns = 8.0 * 10e9;
     for group in report["groups"].as_array().expect("groups") {

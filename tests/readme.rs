@@ -1,6 +1,8 @@
 //! The README against the program: flags, subcommands, exit codes.
 
-use std::{collections::BTreeSet, fs, path::Path, process::Command};
+mod crates;
+
+use std::{collections::BTreeSet, process::Command};
 
 const README: &str = include_str!("../README.md");
 
@@ -107,29 +109,8 @@ fn the_scheduler_of_ones_own_builds() {
     assert!(example.ends_with(source), "examples/fifo.rs is not what the README shows");
     assert!(example.lines().count() <= 40);
 
-    let repository = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("my-scheduler");
-    fs::create_dir_all(folder.join("src")).expect("a folder");
-    let here = repository.to_string_lossy();
-    let manifest = block("## Write your own", "toml").replace("../scheduler", &here);
-    // Where the README's crate is outside, this one is below another workspace.
-    fs::write(folder.join("Cargo.toml"), manifest + "\n[workspace]\n").expect("a manifest");
-    fs::write(folder.join("src/main.rs"), source).expect("a source");
-    fs::copy(repository.join("Cargo.lock"), folder.join("Cargo.lock")).expect("a lock file");
-    // With the versions and the artefacts of this build, so that nothing but the crate is built.
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("the target folder");
-    let out = Command::new(env!("CARGO"))
-        .args(["build", "--release", "--offline"])
-        .current_dir(&folder)
-        .env("CARGO_TARGET_DIR", target)
-        .env("CARGO_PROFILE_RELEASE_DEBUG", "line-tables-only")
-        .env("BPF_CLANG", repository.join("scripts/bpf-clang"))
-        .output()
-        .expect("cargo runs");
-    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
-    let run = |args: &[&str]| {
-        Command::new(target.join("release/my-scheduler")).args(args).output().expect("it runs")
-    };
+    let program = crates::build("my-scheduler", block("## Write your own", "toml"), source);
+    let run = |args: &[&str]| Command::new(&program).args(args).output().expect("it runs");
     let help = String::from_utf8(run(&["--help"]).stdout).expect("UTF-8");
     assert!(help.contains("by the policy Fifo") && help.contains("--stats"), "{help}");
     assert!(!help.contains("--policy"), "{help}");

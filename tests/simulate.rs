@@ -1,9 +1,14 @@
 //! The simulator: the kernel's half on virtual CPUs, judged by its oracles.
 
+mod crates;
 #[path = "simulate/finer.rs"]
 mod finer;
 #[path = "simulate/mutants.rs"]
 mod mutants;
+#[path = "simulate/repeat.rs"]
+mod repeat;
+#[path = "simulate/scale.rs"]
+mod scale;
 #[path = "simulate/suite.rs"]
 mod suite;
 #[path = "simulate/upheaval.rs"]
@@ -33,69 +38,7 @@ fn simulate(text: &str, seed: u64) -> Stats {
 }
 
 /// Wakeups, forks, periods, yields and handoffs on a machine with all levels.
-const MIXED: &str = r#"
-    about = "a bit of everything"
-    duration = "500ms"
-    topology = "2 nodes x 2 llcs x 2 cores x 2 threads"
-    [[group]]
-    name = "hogs"
-    tasks = 12
-    phases = [{ run = "1ms..20ms" }, "yield"]
-    [[group]]
-    name = "sleepers"
-    tasks = 40
-    nice = 3
-    phases = [{ run = "exp 700us" }, { sleep = "exp 3ms" }]
-    [[group]]
-    name = "ping"
-    tasks = 3
-    phases = [{ run = "20us" }, { handoff = "pong" }, "wait"]
-    [[group]]
-    name = "pong"
-    tasks = 3
-    phases = ["wait", { run = "20us" }, { handoff = "ping" }]
-    [[group]]
-    name = "shell"
-    tasks = 2
-    phases = [{ run = "200us" }, { fork = "child" }, { sleep = "exp 2ms" }]
-    [[group]]
-    name = "child"
-    tasks = 0
-    cpus = "0-5"
-    phases = [{ run = "exp 1ms" }, { sleep = "100us" }, { run = "100us" }, "exit"]
-    [[group]]
-    name = "bound"
-    tasks = 4
-    cpus = "3"
-    policy = "idle"
-    phases = [{ run = "exp 1ms" }, { sleep = "exp 5ms" }]
-    [[group]]
-    name = "sections"
-    tasks = 4
-    phases = [{ lock = "a" }, { run = "200us" }, { sleep = "100us" }, { unlock = "a" }, "migrate-off", { run = "exp 1ms" }, "migrate-on", "rcu-lock", { run = "exp 1ms" }, "rcu-unlock"]
-    [[event]]
-    at = "50ms"
-    every = "exp 100ms"
-    kind = "offline"
-    cpus = "8-11"
-    for = "1ms..40ms"
-    [[event]]
-    at = "60ms"
-    every = "exp 10ms"
-    kind = "realtime"
-    cpus = "0,6"
-    for = "exp 2ms"
-    [[event]]
-    at = "100ms"
-    kind = "affinity"
-    group = "sleepers"
-    cpus = "2-13"
-    [[event]]
-    at = "200ms"
-    kind = "renice"
-    group = "hogs"
-    nice = -3
-"#;
+const MIXED: &str = include_str!("simulate/mixed.toml");
 
 #[test]
 fn the_same_seed_gives_the_same_log_on_any_thread() {
@@ -147,7 +90,7 @@ fn shares_follow_weights() {
         ("4 cores", &[(0, 8), (3, 4)]),
         ("2 cores x 2 threads", &[(0, 4), (10, 4), (-10, 2)]),
     ] {
-        let stats = simulate(&hogs(topology, groups), 1);
+        let stats = simulate(&suite::on_a_fast_machine(&hogs(topology, groups)), 1);
         assert!(stats.groups.iter().all(|group| group.due_ns.is_some_and(|due| due > 0)));
         assert_eq!(stats.machine.run_ns, stats.machine.cpu_ns, "work for all CPUs");
     }
@@ -156,7 +99,8 @@ fn shares_follow_weights() {
 #[test]
 fn a_wakeup_takes_an_idle_core_before_an_idle_thread() {
     let stats = simulate(
-        r#"
+        &suite::on_a_fast_machine(
+            r#"
         about = "four tasks on eight threads of four cores"
         duration = "1s"
         topology = "4 cores x 2 threads"
@@ -165,6 +109,7 @@ fn a_wakeup_takes_an_idle_core_before_an_idle_thread() {
         tasks = 4
         phases = [{ run = "exp 2ms" }, { sleep = "exp 1ms" }]
         "#,
+        ),
         1,
     );
     let group = &stats.groups[0];
@@ -184,7 +129,7 @@ fn tasks_stay_where_they_may_run() {
         cpus = "0-1"
         phases = [{ run = "1s" }]
     "#;
-    let stats = simulate(text, 1);
+    let stats = simulate(&suite::on_a_fast_machine(text), 1);
     assert_eq!(stats.groups[0].run_ns, 2 * 2_000_000_000, "two CPUs of four");
 }
 
@@ -389,6 +334,48 @@ fn bad_input_is_refused_in_a_line() {
         );
     }
     assert_eq!(program(&[dir.path().join("none").to_str().expect("UTF-8")]).0, Some(2));
+}
+
+/// Input that is as large, as deep or as long as a file can make it: refused as any other, or run, and in bounded memory.
+#[test]
+fn hostile_input_is_bounded() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("hostile.toml");
+    let file = path.to_str().expect("UTF-8");
+    let head = "about = \"x\"\nduration = \"1ms\"\ntopology = \"2048 cores\"\n";
+    let group = "[[group]]\nname = \"a\"\ntasks = 1\nphases = [{ run = \"1ms\" }]\n";
+    let deep = |open: &str, close: &str| {
+        format!("{head}x = {}{}\n{group}", open.repeat(200_000), close.repeat(200_000))
+    };
+    let many = |part: &str| part.repeat((1_000_000 - head.len() - 200) / part.len());
+    let flood = "[[event]]\nat = \"0s\"\nkind = \"realtime\"\nevery = \"1ns\"\ncpus = \"0\"\nfor = \"86400s\"\n";
+    let cases: &[(String, i32, &str)] = &[
+        (deep("[", "]"), 2, "line 4"),
+        (deep("{a=", "}"), 2, "line 4"),
+        (format!("{head}{}x = 1\n", many("[a.a.a.a.a.a]\n")), 2, "line 5"),
+        (format!("{head}x{} = 1\n", many(".a")), 2, "recursion"),
+        (format!("{head}{group}tasks = 4294967296\n"), 2, "line 8"),
+        (head.replace("2048", "4294967296") + group, 2, "1 to 2048"),
+        (head.replace("1ms", "4294967296s") + group, 2, "a day"),
+        (format!("{head}{group}cpus = \"4294967295\"\n"), 2, "0 to 2047"),
+        (format!("{head}{group}cpus = \"0-4294967295\"\n"), 2, "0 to 2047"),
+        (format!("{head}{group}cpus = \"{}0\"\n", many("0-2047,")), 0, ""),
+        (format!("{head}{group}{flood}"), 1, "real-time tasks"),
+        ("\"".repeat(1 << 20), 2, "line 1"),
+    ];
+    for (number, (text, exit, says)) in cases.iter().enumerate() {
+        fs::write(&path, text).expect("written");
+        // 512 MiB of addresses, the program itself included.
+        let output = Command::new("prlimit")
+            .args(["--as=536870912", env!("CARGO_BIN_EXE_scheduler"), "simulate", file])
+            .output()
+            .expect("prlimit starts");
+        let err = String::from_utf8_lossy(&output.stderr);
+        let start: String = err.chars().take(300).collect();
+        assert_eq!(output.status.code(), Some(*exit), "case {number}: {start}");
+        assert!(err.contains(says) && err.len() < 1000, "case {number}: {start}");
+        assert_eq!(err.lines().count(), usize::from(*exit != 0), "case {number}: {start}");
+    }
 }
 
 #[test]

@@ -36,7 +36,7 @@ const NO_TIMES: &[&str] = &[
 const UNITS: &[&str] = &["_ns", "_vns", "_at", "_us", "_ms"];
 
 /// Files of the tree with what they hold, by path from its root. Built and fetched ones are left
-/// out, as is the lock file, which cargo writes.
+/// out, as are lock files, which cargo writes.
 fn tree() -> Vec<(String, String)> {
     let mut found = Vec::new();
     let mut left: Vec<PathBuf> = vec![ROOT.into()];
@@ -45,7 +45,8 @@ fn tree() -> Vec<(String, String)> {
             let path = entry.expect("an entry").path();
             let name = path.strip_prefix(ROOT).expect("below the root").display().to_string();
             match name.as_str() {
-                "target" | ".git" | ".cache" | "Cargo.lock" => {}
+                "target" | ".git" | ".cache" | "Cargo.lock" | "fuzz/Cargo.lock" | "fuzz/target" => {
+                }
                 _ if path.is_dir() => left.push(path),
                 _ => {
                     let bytes = fs::read(&path).expect("a readable file");

@@ -17,6 +17,8 @@ mod affinity;
 mod ask;
 #[path = "vm/compare.rs"]
 mod compare;
+#[path = "vm/conformance.rs"]
+mod conformance;
 #[path = "vm/fairness.rs"]
 mod fairness;
 #[path = "vm/latency.rs"]
@@ -25,6 +27,7 @@ mod latency;
 mod lifecycle;
 #[path = "vm/mischief.rs"]
 mod mischief;
+mod perfetto;
 #[path = "vm/policy.rs"]
 mod policy;
 #[path = "vm/programs.rs"]
@@ -68,6 +71,7 @@ fn main() -> ExitCode {
             policy::CASES,
             programs::CASES,
             compare::CASES,
+            conformance::CASES,
         ]
         .concat(),
         programs,

@@ -13,6 +13,7 @@ pub mod demo;
 pub mod initramfs;
 pub mod kernel;
 pub mod qemu;
+pub mod scale;
 pub mod suite;
 
 pub use lab_guest::{init, process, vm};

@@ -17,6 +17,8 @@ enum Command {
     Bench(lab::bench::BenchArgs),
     /// Compare a short scenario with the committed baseline
     Gate(lab::bench::GateArgs),
+    /// Measure how the simulator grows with the machine that it simulates
+    Scale(lab::scale::ScaleArgs),
 }
 
 fn main() -> ExitCode {
@@ -38,5 +40,6 @@ fn host() -> Result<()> {
         Command::Run { scheduler } => lab::demo::run(&scheduler),
         Command::Bench(args) => lab::bench::bench(&args),
         Command::Gate(args) => lab::bench::gate(&args),
+        Command::Scale(args) => lab::scale::scale(&args),
     }
 }

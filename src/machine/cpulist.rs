@@ -5,20 +5,17 @@ use crate::units::CpuId;
 /// Parses a list; ascending, without doubles. What is not a list of CPUs below `limit` is left
 /// out: an offline CPU has empty files, and these lists only ever guide placement.
 pub fn parse(text: &str, limit: usize) -> Vec<CpuId> {
-    let mut cpus: Vec<_> = text
-        .trim()
-        .split(',')
-        .filter_map(|range| {
-            let (first, last) = range.split_once('-').unwrap_or((range, range));
-            Some(first.parse::<u32>().ok()?..=last.parse::<u32>().ok()?)
-        })
-        .flat_map(|range| range.take(limit))
-        .filter(|&cpu| (cpu as usize) < limit)
-        .map(CpuId)
-        .collect();
-    cpus.sort_unstable();
-    cpus.dedup();
-    cpus
+    // By CPU, not by range: a text may name the same ones over and over.
+    let mut has = vec![false; limit];
+    for range in text.trim().split(',') {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        let (Ok(first), Ok(last)) = (first.parse::<u32>(), last.parse::<u32>()) else { continue };
+        let end = (last as usize).saturating_add(1).min(limit);
+        if let Some(cpus) = has.get_mut(first as usize..end) {
+            cpus.fill(true);
+        }
+    }
+    (0..).zip(has).filter(|(_, has)| *has).map(|(cpu, _)| CpuId(cpu)).collect()
 }
 
 #[cfg(test)]

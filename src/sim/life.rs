@@ -98,6 +98,9 @@ impl Machine<'_> {
     pub(super) fn work_done(&mut self, cpu: u32) {
         let Some(id) = self.kernel.cpus[cpu as usize].curr else { return };
         self.update_curr(cpu);
+        if self.actors[id.index()].left_ns > 0 {
+            return self.expect_done(cpu, id);
+        }
         for _ in 0..STEPS_MAX {
             let (step, ended) = self.actors[id.index()].step(self.scenario, self.now);
             let group = self.actors[id.index()].group;

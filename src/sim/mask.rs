@@ -2,7 +2,7 @@
 
 use super::abi;
 use crate::units::CpuId;
-use std::{cell::Cell, ptr::NonNull, slice};
+use std::{cell::Cell, iter, ptr::NonNull, slice};
 
 /// A mask of its own, at an address that stays.
 pub struct Mask(NonNull<[Cell<u64>]>);
@@ -83,8 +83,12 @@ impl Bits<'_> {
     /// The CPUs that are in both masks.
     pub fn both(self, other: Self) -> impl Iterator<Item = u32> {
         let words = self.0.iter().zip(other.0).map(|(a, b)| a.get() & b.get());
-        words.zip(0..).flat_map(|(word, i)| {
-            (0..64).filter(move |bit| word >> bit & 1 == 1).map(move |bit| i * 64 + bit)
+        words.zip(0..).flat_map(|(mut left, i)| {
+            iter::from_fn(move || {
+                let bit = (left != 0).then(|| left.trailing_zeros())?;
+                left &= left - 1;
+                Some(i * 64 + bit)
+            })
         })
     }
 

@@ -5,7 +5,7 @@ use super::{
     stats::{Durations, GroupStats, Stats},
 };
 use serde_json::{Map, Value, json};
-use std::{fmt::Write, time::Duration};
+use std::{fmt::Write, fs, time::Duration};
 
 /// Runs of one scenario, added up.
 #[derive(Debug)]
@@ -152,9 +152,17 @@ impl Summary<'_> {
                 "simulated_s": self.simulated_s(),
                 "took_s": self.took.as_secs_f64(),
                 "events_per_s": self.events_per_s(),
+                "peak_memory_kib": peak_memory_kib(),
             },
         })
     }
+}
+
+/// The most memory that this process has had at a time. getrusage() tells of the one that it was forked from, too.
+fn peak_memory_kib() -> Option<u64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.trim().strip_suffix(" kB")?.parse().ok()
 }
 
 /// Rows as aligned columns: the first to the left, the others to the right.

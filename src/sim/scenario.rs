@@ -68,13 +68,19 @@ impl TryFrom<u64> for Hz {
     }
 }
 
-/// What things cost, in time. The defaults are of the order that a machine of some GHz shows.
+/// What things cost, in time. `switch` and `resched` are what the deterministic guest of the lab shows, at 2 ns an
+/// instruction, tracepoints and the callbacks of the kernel's half included (`tests/vm/conformance.rs`). It has no caches, and
+/// its CPUs take turns: what depends on those is of the order that machines show.
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Costs {
     /// From one task to another, before the new one does anything useful. Part of its run time.
     #[serde(deserialize_with = "span")]
     pub switch: u64,
+    /// From the need to choose anew to the choice, on the CPU itself: the way out of an interrupt, the scheduler's lock, what
+    /// `dispatch` does.
+    #[serde(deserialize_with = "span")]
+    pub resched: u64,
     /// From a kick to the interrupt on the other CPU.
     #[serde(deserialize_with = "span")]
     pub ipi: u64,
@@ -95,7 +101,8 @@ pub struct Costs {
 impl Default for Costs {
     fn default() -> Self {
         Self {
-            switch: 1_500,
+            switch: 16_000,
+            resched: 12_500,
             ipi: 1_000,
             go_idle: 500,
             migrate: 2_000,

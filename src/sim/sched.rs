@@ -12,6 +12,9 @@ use super::{
 const LOG_RUNS: u64 = 1;
 pub(super) const LOG_STOPS: u64 = 2;
 
+/// Further ahead than this nobody looks at when a task will be done.
+const LOOK_AGAIN_NS: u64 = 50_000_000;
+
 /// What a CPU does next.
 enum Pick {
     /// Goes on with what it runs.
@@ -25,8 +28,8 @@ enum Pick {
 impl Machine<'_> {
     /// Has a CPU choose anew soon. `here` is the CPU that says so: another one gets an interrupt.
     pub(super) fn resched(&mut self, cpu: u32, here: u32) {
-        let delay = if cpu == here { 0 } else { self.scenario.costs.ipi };
-        let at = self.now + delay;
+        let costs = &self.scenario.costs;
+        let at = self.now + costs.resched + if cpu == here { 0 } else { costs.ipi };
         let resched_at = &mut self.cpus[cpu as usize].resched_at;
         if resched_at.is_none_or(|earlier| earlier > at) {
             *resched_at = Some(at);
@@ -281,9 +284,10 @@ impl Machine<'_> {
         self.expect_done(cpu, id);
     }
 
-    /// Puts down when the running task has done what it has to do.
+    /// Puts down when the running task has done what it has to do, or to look again: most are put off before they get far, and
+    /// what was put down for a run that is over stays until its time.
     pub(super) fn expect_done(&mut self, cpu: u32, id: TaskId) {
-        let at = self.now + self.actors[id.index()].left_ns;
+        let at = self.now + self.actors[id.index()].left_ns.min(LOOK_AGAIN_NS);
         self.events.push(at, Kind::Done(cpu, self.cpus[cpu as usize].run));
     }
 

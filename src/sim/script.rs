@@ -10,6 +10,9 @@ use super::{
 use crate::{machine::cpulist, units::CpuId};
 use serde::Deserialize;
 
+/// Real-time tasks on a CPU at most: each is something that a run has to keep in mind.
+const REALTIME_MAX: u32 = 1000;
+
 /// Something that happens at an instant, and perhaps over and over from then on.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(try_from = "Raw")]
@@ -153,6 +156,10 @@ impl Machine<'_> {
 
     /// A task of a higher class wakes on a CPU, and has it for so long.
     pub(super) fn realtime(&mut self, cpu: u32, lasts: u64) {
+        if self.cpus[cpu as usize].taken >= REALTIME_MAX {
+            let what = format!("CPU {cpu} has more than {REALTIME_MAX} real-time tasks");
+            return self.violated("scenario", what);
+        }
         if self.kernel.active.bits().has(cpu) {
             self.take(cpu);
             self.events.push(self.now + lasts, Kind::GiveBack(cpu));

@@ -379,11 +379,20 @@ impl fmt::Display for Finding {
     }
 }
 
+/// The scenario where switches are cheap: what a fault does is not to be hidden by what everything takes.
+pub fn on_a_fast_machine(text: &str) -> String {
+    const COSTS: &str = "[costs]\nswitch = \"1.5us\"\nresched = \"0us\"\n";
+    if text.contains("[costs]") {
+        return text.replacen("[costs]", COSTS, 1);
+    }
+    format!("{text}\n{COSTS}")
+}
+
 /// The first case that finds something.
 pub fn findings(code: &[u8]) -> Option<Finding> {
     CASES.iter().chain(upheaval::CASES).chain(finer::CASES).find_map(|case| {
-        let scenario =
-            Scenario::parse(case.text, None).unwrap_or_else(|e| panic!("{}: {e}", case.name));
+        let scenario = Scenario::parse(&on_a_fast_machine(case.text), None)
+            .unwrap_or_else(|e| panic!("{}: {e}", case.name));
         let (stats, violation) =
             sim::run(&scenario, code, Tuning::default(), 1).expect("room for a run");
         let figures = || (case.holds)(&stats).and_then(|()| idle_beside(&scenario, &stats)).err();
