@@ -9,7 +9,10 @@ use super::{
     stats::Stats,
     task::{Place, QueueId, TaskId},
 };
-use crate::settings::Tuning;
+use crate::{
+    bpf::intf,
+    settings::{Relayed, Tuning},
+};
 
 /// Which oracle, and what it saw.
 pub type Finding = (&'static str, String);
@@ -32,11 +35,19 @@ const SHARE_ERROR: u64 = 10;
 /// and by this of all CPUs: whoever waited for 5 s goes first, for a tick.
 const SHARE_RESCUES: u64 = 1;
 
+/// The period of the timer beneath a policy in user space is its grace period, within these: `relay.h`.
+const TIMER_MIN_NS: u64 = 1_000_000;
+const TIMER_MAX_NS: u64 = 10_000_000;
+/// From here on queues are of one CPU each, of what a policy decided to run there: `relay.h`.
+const DECIDED_DSQ_BASE: u64 = 1 << 18;
+
 /// The oracles of a run.
 pub struct Oracle {
     tick_ns: u64,
     timeout_ns: u64,
     slice_max_ns: u64,
+    /// How long a CPU may wait for a policy in user space.
+    policy_ns: u64,
     /// Groups of tasks that never sleep, where all may run everywhere and all CPUs share one queue.
     judged: bool,
     hogs: Vec<bool>,
@@ -56,12 +67,24 @@ impl Oracle {
             tick_ns: scenario.hz.period_ns(),
             timeout_ns,
             slice_max_ns: tuning.slice_max.0,
+            policy_ns: 0,
             judged: free && scenario.topology.llcs.len() == 1 && scenario.duration >= SHARE_MIN_NS,
             hogs: scenario.group.iter().map(|group| group.is_hog()).collect(),
             free,
             starved_at: 0,
             unsettled_until: 0,
         }
+    }
+
+    /// A policy in user space decides. The base beneath it has a CPU wait for the grace period, and the one that looks for
+    /// such a CPU is a timer of about that period (`relay.h`), which may just miss it. Slices are the policy's then, and
+    /// shares its business.
+    pub fn relayed(&mut self, relayed: Option<&Relayed>) {
+        let Some(relayed) = relayed else { return };
+        let timer_ns = relayed.grace.0.clamp(TIMER_MIN_NS, TIMER_MAX_NS);
+        self.policy_ns = relayed.grace.0 + 2 * timer_ns;
+        self.slice_max_ns = self.slice_max_ns.max(u64::from(intf::DECIDED_SLICE_MAX_US) * 1000);
+        self.judged = false;
     }
 
     /// Looks at the machine, once a tick.
@@ -76,7 +99,7 @@ impl Oracle {
     }
 
     fn work_conservation(&mut self, kernel: &Kernel, cpus: &[Cpu], now: u64) -> Option<Finding> {
-        let limit = self.tick_ns + IDLE_SLACK_NS;
+        let limit = self.tick_ns + IDLE_SLACK_NS + self.policy_ns;
         let is_long = |since: u64| now - since > limit;
         if !cpus.iter().any(|cpu| cpu.idle_at.is_some_and(is_long)) {
             return None;
@@ -99,6 +122,10 @@ impl Oracle {
                 Place::Queued(QueueId::Local(to), _) => {
                     let state = &cpus[to as usize];
                     state.taken > 0 || state.taken_ns > task.taken_before || !serves(to)
+                }
+                // Decided to be for one CPU and no other, by a policy in user space.
+                Place::Queued(QueueId::Custom(dsq), _) if dsq >= DECIDED_DSQ_BASE => {
+                    dsq != DECIDED_DSQ_BASE + u64::from(cpu)
                 }
                 // Where readers under RCU go; the kernel has one a node, for the CPUs of that.
                 Place::Queued(QueueId::Global(node), _) if task.rcu_nesting() > 0 => {

@@ -90,6 +90,12 @@ pub struct Costs {
     /// The same from another node.
     #[serde(deserialize_with = "span")]
     pub migrate_node: u64,
+    /// From an event for a policy in user space that sleeps to its first call.
+    #[serde(deserialize_with = "span")]
+    pub policy_wake: u64,
+    /// What each call of it takes, with its part of handing the decisions over.
+    #[serde(deserialize_with = "span")]
+    pub policy_call: u64,
 }
 
 impl Default for Costs {
@@ -101,6 +107,8 @@ impl Default for Costs {
             migrate: 2_000,
             migrate_llc: 20_000,
             migrate_node: 40_000,
+            policy_wake: 20_000,
+            policy_call: 2_000,
         }
     }
 }
