@@ -4,6 +4,8 @@
 mod finer;
 #[path = "simulate/mutants.rs"]
 mod mutants;
+#[path = "simulate/policies.rs"]
+mod policies;
 #[path = "simulate/suite.rs"]
 mod suite;
 #[path = "simulate/upheaval.rs"]
@@ -356,6 +358,11 @@ fn bad_input_is_refused_in_a_line() {
         (event("kind = \"offline\"\ncpus = \"1\"\nnice = 3\n"), "'offline' has cpus"),
         (event("kind = \"realtime\"\ncpus = \"1\"\n"), "'realtime' has cpus and for"),
         (event("kind = \"offline\"\ncpus = \"1\"\nevery = \"0s\"\n"), "longer than 0"),
+        (event("kind = \"policy-stopped\"\n"), "'policy-stopped' has for"),
+        (
+            event("kind = \"policy-stopped\"\nfor = \"1s\"\ncpus = \"0\"\n"),
+            "'policy-stopped' has for",
+        ),
         (event("kind = \"flood\"\n"), "line 10"),
         (phases("\"rcu-lock\", { sleep = \"1ms\" }, \"rcu-unlock\""), "does not sleep"),
         (phases("{ run = \"1ms\" }, \"migrate-off\""), "have their end"),

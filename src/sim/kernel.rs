@@ -24,6 +24,9 @@ const PAGE_BITS: u32 = 16;
 /// The number of the first task; the next ones have the next numbers. The one before is that of a policy in user space.
 pub const PID_FIRST: i32 = 2;
 
+/// From here on queues are of one CPU each, for what a policy in user space decided to run there: `relay.h`.
+const DECIDED_DSQ_BASE: u64 = 1 << 18;
+
 /// What the virtual kernel keeps of a CPU.
 #[derive(Debug, Default)]
 pub struct Rq {
@@ -380,6 +383,11 @@ impl Kernel {
             return false;
         }
         self.dispatch_dequeue(id);
+        if Self::decided_for(from).is_some() {
+            // From here on other CPUs may take it.
+            let now = self.uptime();
+            self.task(id).movable_at = now;
+        }
         if it.has_slice {
             self.task(id).set_slice(it.slice);
         }
@@ -389,6 +397,12 @@ impl Kernel {
         let home = self.tasks[id.index()].cpu() as u32;
         self.insert(id, insertion, 0, home);
         true
+    }
+
+    /// The CPU that a policy in user space chose for the tasks of a queue, where no other one serves it: `relay.h`.
+    pub fn decided_for(queue: QueueId) -> Option<u32> {
+        let QueueId::Custom(dsq) = queue else { return None };
+        dsq.checked_sub(DECIDED_DSQ_BASE).map(|cpu| cpu as u32)
     }
 
     /// `bpf_iter_scx_dsq_next()`.

@@ -79,6 +79,11 @@ impl Kernel {
         unsafe { (*self.object.world()).now = BOOTED_NS + now }
     }
 
+    /// Time since the beginning.
+    pub fn uptime(&self) -> u64 {
+        self.now().0 - BOOTED_NS
+    }
+
     /// The clock of the kernel's half.
     pub fn now(&self) -> Nanos {
         // SAFETY: data of the open object.

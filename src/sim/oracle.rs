@@ -38,8 +38,6 @@ const SHARE_RESCUES: u64 = 1;
 /// The period of the timer beneath a policy in user space is its grace period, within these: `relay.h`.
 const TIMER_MIN_NS: u64 = 1_000_000;
 const TIMER_MAX_NS: u64 = 10_000_000;
-/// From here on queues are of one CPU each, of what a policy decided to run there: `relay.h`.
-const DECIDED_DSQ_BASE: u64 = 1 << 18;
 
 /// The oracles of a run.
 pub struct Oracle {
@@ -123,14 +121,12 @@ impl Oracle {
                     let state = &cpus[to as usize];
                     state.taken > 0 || state.taken_ns > task.taken_before || !serves(to)
                 }
-                // Decided to be for one CPU and no other, by a policy in user space.
-                Place::Queued(QueueId::Custom(dsq), _) if dsq >= DECIDED_DSQ_BASE => {
-                    dsq != DECIDED_DSQ_BASE + u64::from(cpu)
-                }
                 // Where readers under RCU go; the kernel has one a node, for the CPUs of that.
                 Place::Queued(QueueId::Global(node), _) if task.rcu_nesting() > 0 => {
                     kernel.cpus[cpu as usize].node != node
                 }
+                // By the decision of a policy in user space it is for one CPU and no other.
+                Place::Queued(queue, _) => Kernel::decided_for(queue).is_some_and(|its| its != cpu),
                 _ => false,
             };
             let idle = (0..).zip(cpus).find(|&(cpu, state)| {

@@ -379,9 +379,14 @@ impl fmt::Display for Finding {
     }
 }
 
+/// All cases.
+pub fn all() -> impl Iterator<Item = &'static Case> {
+    CASES.iter().chain(upheaval::CASES).chain(finer::CASES)
+}
+
 /// The first case that finds something.
 pub fn findings(code: &[u8]) -> Option<Finding> {
-    CASES.iter().chain(upheaval::CASES).chain(finer::CASES).find_map(|case| {
+    all().find_map(|case| {
         let scenario =
             Scenario::parse(case.text, None).unwrap_or_else(|e| panic!("{}: {e}", case.name));
         let (stats, violation) =

@@ -1,0 +1,331 @@
+//! Policies in user space on the simulated machine: those that come along, those that nobody should write, and what is
+//! beneath them.
+
+use super::{MIXED, env_or, machine, program, scenario, suite};
+use proptest::{
+    prelude::*,
+    test_runner::{Config, RngSeed},
+};
+use scheduler::{
+    commands,
+    policy::{Context, Decision, Fifo, Own, Policy, Task, Vruntime},
+    settings::Tuning,
+    sim::{self, BUILTIN, Hosted, PolicyStats, Scenario, Stats},
+    units::{CpuId, Nanos, Vtime},
+};
+use std::{collections::BTreeMap, fs, process::ExitCode, thread};
+
+/// What a run comes to, and what an oracle saw.
+fn run(text: &str, seed: u64, policy: impl Policy + 'static) -> (Stats, Option<String>) {
+    let hosted = Hosted::new(Box::new(policy));
+    let (stats, violation) =
+        sim::run_policy(&scenario(text), BUILTIN, Tuning::default(), seed, hosted).expect("a run");
+    (stats, violation.map(|violation| violation.to_string()))
+}
+
+/// A run that must break no rule, and what became of the policy's decisions.
+#[track_caller]
+fn good(text: &str, policy: impl Policy + 'static) -> (Stats, PolicyStats) {
+    let (stats, violation) = run(text, 1, policy);
+    assert_eq!(violation, None);
+    let of_policy = stats.policy.clone().expect("a policy decided");
+    (stats, of_policy)
+}
+
+fn judged<P: Policy + Default + 'static>() {
+    for case in suite::all() {
+        let (stats, violation) = run(case.text, 1, P::default());
+        assert_eq!(violation, None, "{}", case.name);
+        let policy = stats.policy.expect("a policy decided");
+        assert!(
+            policy.offered < 100 || policy.decided * 4 > policy.offered,
+            "{}: {policy:?}",
+            case.name
+        );
+    }
+}
+
+#[test]
+fn vruntime_passes_the_oracles_of_the_suite() {
+    judged::<Vruntime>();
+}
+
+#[test]
+fn fifo_passes_the_oracles_of_the_suite() {
+    judged::<Fifo>();
+}
+
+#[test]
+fn a_policy_is_as_repeatable_as_the_kernels_half() {
+    let hash = |seed| run(MIXED, seed, Vruntime::default()).0.log_hash;
+    let once = hash(7);
+    let threads: Vec<_> = (0..2).map(|_| thread::spawn(move || hash(7))).collect();
+    for thread in threads {
+        assert_eq!(thread.join().expect("no panic"), once);
+    }
+    assert_ne!(hash(8), once);
+    assert_ne!(run(MIXED, 7, Fifo::default()).0.log_hash, once);
+}
+
+/// Four hogs a CPU, and two tasks that wake.
+const HOGS: &str = r#"
+    about = "hogs"
+    duration = "6s"
+    topology = "2 cores"
+    [[group]]
+    name = "hogs"
+    tasks = 8
+    phases = [{ run = "1s" }]
+    [[group]]
+    name = "naps"
+    tasks = 2
+    phases = [{ run = "300us" }, { sleep = "exp 5ms" }]
+"#;
+
+fn longest_wait(stats: &Stats) -> u64 {
+    stats.groups.iter().map(|group| group.wait.max_ns).max().unwrap_or(0)
+}
+
+/// What a policy may cost more than the base alone, in time unrun: as in the guest's cases.
+const MORE_NS: u64 = 100_000_000;
+
+#[test]
+fn a_stopped_policy_is_missed_by_nobody_and_takes_over_again() {
+    let base = super::simulate(HOGS, 1);
+    let stop = |lasts: &str| {
+        let event = "[[event]]\nat = \"2s\"\nkind = \"policy-stopped\"\n";
+        good(&format!("{HOGS}\n{event}for = \"{lasts}\"\n"), Vruntime::default())
+    };
+    let (stats, policy) = stop("2s");
+    assert!(longest_wait(&stats) < longest_wait(&base) + MORE_NS, "{}", longest_wait(&stats));
+    // Until the base takes over CPUs wait for the grace period each time, and no longer.
+    let idle = stats.machine.cpu_ns - stats.machine.run_ns;
+    assert!((1..100_000_000).contains(&idle), "idle for {idle} ns beside hogs");
+    assert_eq!(policy.late, 1, "{policy:?}");
+    // It is 50 ms before the base takes over, and the policy is awake within its heartbeat.
+    assert!((1_900_000_000..2_100_000_000).contains(&policy.late_ns), "{}", policy.late_ns);
+    let (stats, gone) = stop("3600s");
+    assert!(longest_wait(&stats) < longest_wait(&base) + MORE_NS, "{}", longest_wait(&stats));
+    assert!((3_900_000_000..4_000_000_000).contains(&gone.late_ns), "{}", gone.late_ns);
+    assert!(policy.decided * 10 > gone.decided * 18, "{} {}", policy.decided, gone.decided);
+    // Where the kernel's half decides there is nobody to stop.
+    let event = "[[event]]\nat = \"2s\"\nkind = \"policy-stopped\"\nfor = \"1s\"\n";
+    let same = super::simulate(&format!("{HOGS}\n{event}"), 1);
+    assert_eq!(same.log_hash, base.log_hash);
+}
+
+#[test]
+fn a_policy_pays_for_its_time() {
+    let with = |costs: &str| good(&format!("{HOGS}\n[costs]\n{costs}\n"), Vruntime::default());
+    let (_, quick) = with("policy_wake = \"10us\"\npolicy_call = \"1us\"");
+    let p50 = |policy: &PolicyStats| policy.answer.percentile_us(0.5).expect("answers");
+    assert!(p50(&quick) < 20.0, "{quick:?}");
+    let (_, usual) = good(HOGS, Vruntime::default());
+    assert!((20.0..40.0).contains(&p50(&usual)), "{usual:?}");
+    // Beyond the grace period CPUs help themselves, and nobody waits for much longer.
+    let (stats, slow) = with("policy_wake = \"1ms\"\npolicy_call = \"10ms\"");
+    assert!(slow.taken > slow.decided && slow.taken > 100, "{slow:?}");
+    assert!(longest_wait(&stats) < longest_wait(&super::simulate(HOGS, 1)) + MORE_NS);
+}
+
+/// What a policy can do wrong.
+#[derive(Debug, Clone, Copy)]
+enum Bad {
+    Nothing,
+    Twice,
+    Random,
+    Late,
+}
+
+/// A policy that does.
+struct Mischief {
+    bad: Bad,
+    state: u64,
+    waiting: Vec<Task>,
+}
+
+impl Mischief {
+    fn new(bad: Bad) -> Self {
+        Self { bad, state: 1, waiting: Vec::new() }
+    }
+
+    fn random(&mut self, below: u64) -> u64 {
+        self.state = self.state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (self.state >> 33) % below
+    }
+}
+
+impl Policy for Mischief {
+    fn takes_idle_cpus(&self) -> bool {
+        !matches!(self.bad, Bad::Random)
+    }
+
+    fn tick_period(&self) -> Nanos {
+        Nanos::from_millis(30)
+    }
+
+    fn enqueue(&mut self, task: &Task, cx: &mut Context<'_>) {
+        match self.bad {
+            Bad::Nothing => {}
+            Bad::Twice => {
+                cx.decide(task, Decision::any_cpu());
+                cx.decide(task, Decision::on(CpuId(0)));
+            }
+            Bad::Random => {
+                self.waiting.push(task.clone());
+                for _ in 0..self.random(3) {
+                    let which = self.random(self.waiting.len() as u64) as usize;
+                    let cpu = CpuId(self.random(1 + 2 * cx.cpus().len() as u64) as u32);
+                    let cpu =
+                        if self.random(3) == 0 { Decision::any_cpu() } else { Decision::on(cpu) };
+                    let decision = cpu
+                        .slice(Nanos(self.random(100_000_000)))
+                        .vtime(Vtime(self.random(u64::MAX).wrapping_mul(0x1234_5678_9abc)));
+                    let preempts = self.random(4) == 0;
+                    let decision = if preempts { decision.preempt() } else { decision };
+                    let task = self.waiting[which].clone();
+                    if let (Some(cpu), 0) = (cx.pick_idle_cpu(&task), self.random(2)) {
+                        cx.preempt(cpu);
+                    }
+                    cx.decide(&task, decision);
+                }
+                if self.waiting.len() > 10 {
+                    let which = self.random(10) as usize;
+                    self.waiting.swap_remove(which);
+                }
+            }
+            Bad::Late => self.waiting.push(task.clone()),
+        }
+    }
+
+    fn tick(&mut self, cx: &mut Context<'_>) {
+        if let Bad::Late = self.bad {
+            for task in self.waiting.drain(..) {
+                cx.decide(&task, Decision::any_cpu());
+            }
+        }
+    }
+}
+
+#[test]
+fn mischief_costs_a_tenth_of_a_second_at_most() {
+    let by_base = longest_wait(&super::simulate(HOGS, 1));
+    let mut seen = BTreeMap::new();
+    for bad in [Bad::Nothing, Bad::Twice, Bad::Random, Bad::Late] {
+        let (stats, policy) = good(HOGS, Mischief::new(bad));
+        let longest = longest_wait(&stats);
+        assert!(longest < by_base + MORE_NS, "{bad:?}: {longest} {by_base}");
+        seen.insert(format!("{bad:?}"), policy);
+    }
+    assert!(seen["Nothing"].decided == 0 && seen["Nothing"].late > 0, "{seen:?}");
+    let twice = &seen["Twice"];
+    assert!(twice.stale > twice.decided * 9 / 10 && twice.late == 0, "{twice:?}");
+    let random = &seen["Random"];
+    assert!(random.malformed > 100 && random.stale > 100 && random.decided > 100, "{random:?}");
+}
+
+/// Panics at the hundredth task.
+#[derive(Default)]
+struct Panics(u32);
+
+impl Policy for Panics {
+    fn enqueue(&mut self, task: &Task, cx: &mut Context<'_>) {
+        self.0 += 1;
+        assert!(self.0 < 100, "a task too many");
+        cx.decide(task, Decision::any_cpu());
+    }
+}
+
+#[test]
+fn a_panic_is_told_of_with_exit_code_1() {
+    let hosted = Hosted::new(Box::new(Panics::default()));
+    let error = sim::run_policy(&scenario(HOGS), BUILTIN, Tuning::default(), 3, hosted);
+    let error = error.expect_err("a panic").to_string();
+    assert!(error.starts_with("the policy Panics panicked: a task too many, at "), "{error}");
+    assert!(error.contains("--seed 3"), "{error}");
+
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("hogs.toml");
+    fs::write(&path, HOGS).expect("written");
+    let code = |own, more: &[&str]| {
+        let args = ["mine".as_ref(), "simulate".as_ref(), path.as_os_str()];
+        let more = more.iter().map(AsRef::as_ref);
+        let code = commands::main(args.into_iter().chain(more).map(ToOwned::to_owned), Some(own));
+        format!("{code:?}")
+    };
+    let is = |code: u8| format!("{:?}", ExitCode::from(code));
+    let each = || Own::Each(Box::new(|| Box::new(Panics::default())));
+    assert_eq!(code(each(), &[]), is(1));
+    // One policy is good for one run.
+    let once = |policy: Box<dyn Policy>| Own::Once(Some(policy).into());
+    assert_eq!(code(once(Box::new(Fifo::default())), &["--json"]), is(0));
+    assert_eq!(code(once(Box::new(Fifo::default())), &["--runs", "2"]), is(2));
+    assert_eq!(code(once(Box::new(Fifo::default())), &["--set", "policy.slice_us=1"]), is(2));
+    assert_eq!(code(each(), &["--policy", "fifo"]), is(2));
+}
+
+#[test]
+fn the_program_tells_of_its_policy() {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/scenarios/desktop-under-compile.toml");
+    let json = |args: &[&str]| {
+        let (code, out, err) = program(&[&[file, "--json"], args].concat());
+        assert_eq!((code, err.as_str()), (Some(0), ""), "{args:?}");
+        serde_json::from_str::<serde_json::Value>(&out).expect("JSON")
+    };
+    assert!(json(&[])["policy"].is_null());
+    let fifo = json(&["--policy", "fifo", "--runs", "2"]);
+    let counters = &fifo["policy"]["counters"];
+    assert_eq!(fifo["policy"]["name"], "fifo");
+    let [offered, decided] =
+        ["offered", "decided"].map(|name| counters[name].as_u64().unwrap_or(0));
+    assert!(offered > 1000 && decided <= offered, "{counters}");
+    let short = json(&["--policy", "fifo", "--runs", "2", "--set", "policy.slice_us=500"]);
+    let switches = |json: &serde_json::Value| json["machine"]["switches"].as_u64().unwrap_or(0);
+    assert!(switches(&short) > switches(&fifo), "{short}\n{fifo}");
+    let (_, table, _) = program(&[file, "--policy", "vruntime"]);
+    assert!(table.contains("policy vruntime  offered "), "{table}");
+    for (args, says) in [
+        (&["--policy", "lottery"][..], "must be kernel, vruntime, fifo"),
+        (&["--set", "policy.slice_us=500"], "choose one by --policy"),
+        (&["--policy", "fifo", "--set", "policy.slice_us=5"], "'--set policy.slice_us=5'"),
+        (&["--policy", "fifo", "--set", "policy.color=5"], "no option 'color'"),
+    ] {
+        let (code, _, err) = program(&[&[file], args].concat());
+        assert!(code == Some(2) && err.contains(says) && err.lines().count() == 1, "{err}");
+    }
+}
+
+/// A machine whose policy is stopped now and then, too.
+fn stopped_machine() -> impl Strategy<Value = String> {
+    (machine(), prop::option::of((1u64..100, 1u64..150))).prop_map(|(mut text, stop)| {
+        if let Some((every, lasts)) = stop {
+            text += &format!(
+                "[[event]]\nat = \"20ms\"\nevery = \"exp {every}ms\"\nkind = \"policy-stopped\"\nfor = \"exp {lasts}ms\"\n"
+            );
+        }
+        text
+    })
+}
+
+proptest! {
+    #![proptest_config(Config {
+        cases: env_or("PROPTEST_CASES", 200),
+        rng_seed: RngSeed::Fixed(env_or("PROPTEST_RNG_SEED", 1)),
+        failure_persistence: None,
+        ..Config::default()
+    })]
+
+    #[test]
+    fn no_policy_breaks_a_rule(text in stopped_machine(), seed in 0u64..1000, which in 0usize..4) {
+        let policy: Box<dyn Policy> = match which {
+            0 => Box::new(Vruntime::default()),
+            1 => Box::new(Fifo::default()),
+            2 => Box::new(Mischief::new(Bad::Random)),
+            _ => Box::new(Mischief::new(Bad::Late)),
+        };
+        let scenario = Scenario::parse(&text, None).expect("a scenario");
+        let (_, violation) =
+            sim::run_policy(&scenario, BUILTIN, Tuning::default(), seed, Hosted::new(policy)).expect("a run");
+        prop_assert_eq!(violation.map(|v| v.to_string()), None, "{}\n{}", which, text);
+    }
+}
