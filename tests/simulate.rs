@@ -381,6 +381,21 @@ fn bad_input_is_refused_in_a_line() {
     }
     fs::write(&path, [0xff, 0xfe, 0]).expect("written");
     assert!(program(&[file]).2.contains("UTF-8"));
+    let json = dir.path().join("bad.json");
+    let global = r#""global": { "duration": 1 }"#;
+    for (text, says) in [
+        ("{\n  \"tasks\": {,} }".to_owned(), "bad.json: line 2, column"),
+        (
+            format!(r#"{{ "tasks": {{ "a": {{ "barrier": "b" }} }}, {global} }}"#),
+            "bad.json: tasks.a.barrier",
+        ),
+        (format!("{}{global}", " ".repeat(1 << 20)), "at most"),
+    ] {
+        fs::write(&json, text).expect("written");
+        let (code, out, err) = program(&[json.to_str().expect("UTF-8")]);
+        assert_eq!((code, out.as_str(), err.lines().count()), (Some(2), "", 1), "{err}");
+        assert!(err.contains(says), "{err}");
+    }
     fs::write(&path, format!("{head}{group}{run}")).expect("written");
     for (args, says) in [
         (&["--topology", "0 cores"][..], "--topology"),
@@ -396,6 +411,33 @@ fn bad_input_is_refused_in_a_line() {
         );
     }
     assert_eq!(program(&[dir.path().join("none").to_str().expect("UTF-8")]).0, Some(2));
+}
+
+#[test]
+fn a_file_of_rt_app_is_simulated() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("app.json");
+    let text = r#"{
+        "tasks": { // each wakes the next
+            "ui": { "run": 1000, "timer": { "ref": "unique", "period": 10000 }, "resume": "worker" },
+            "worker": { "instance": 3, "suspend": "worker", "run": 2000, },
+        },
+        "global": { "duration": 2, "calibration": "CPU0" }
+    }"#;
+    fs::write(&path, text).expect("written");
+    let file = path.to_str().expect("UTF-8");
+    let run = |more: &[&str]| program(&[&[file, "--json", "--topology", "2 cores"], more].concat());
+    for more in [&[][..], &["--policy", "fifo"]] {
+        let (code, out, err) = run(more);
+        assert_eq!((code, err.as_str()), (Some(0), ""));
+        let json: serde_json::Value = serde_json::from_str(&out).expect("JSON");
+        assert_eq!(json["machine"]["simulated_s"].as_f64(), Some(2.0));
+        assert_eq!(json["groups"][1]["tasks"].as_u64(), Some(3));
+        // One millisecond of ten, and three times two, of two CPUs.
+        let [ui, worker] = [0, 1].map(|group| json["groups"][group]["cpu_percent"].as_f64());
+        assert!(ui.is_some_and(|ui| (4.9..5.2).contains(&ui)), "{ui:?}");
+        assert!(worker.is_some_and(|worker| (29.0..31.0).contains(&worker)), "{worker:?}");
+    }
 }
 
 #[test]

@@ -85,6 +85,9 @@ pub(super) struct Lock {
     pub waiting: VecDeque<TaskId>,
 }
 
+/// A condition: who waits for it, in the order of coming, and the mutex that each of them takes then.
+pub(super) type Condition = VecDeque<(TaskId, Option<usize>)>;
+
 /// A machine with a scheduler, tasks, and a clock.
 pub struct Machine<'a> {
     pub(super) scenario: &'a Scenario,
@@ -99,6 +102,8 @@ pub struct Machine<'a> {
     pub(super) slice_max_ns: u64,
     /// The mutexes of the scenario.
     pub(super) locks: Vec<Lock>,
+    /// The conditions.
+    pub(super) conditions: Vec<Condition>,
     /// Random numbers of each event of the script.
     pub(super) script: Vec<Rng>,
     /// Who follows the run.
@@ -188,6 +193,7 @@ impl<'a> Machine<'a> {
             violation: None,
             slice_max_ns: tuning.slice_max.0,
             locks: scenario.locks().iter().map(|_| Lock::default()).collect(),
+            conditions: vec![Condition::new(); scenario.conditions],
             script: (0..scenario.event.len()).map(|number| Event::rng(number, seed)).collect(),
             follow,
             process: None,

@@ -45,6 +45,7 @@ mod plan;
 mod relay;
 mod report;
 mod ring;
+mod rtapp;
 mod scenario;
 mod sched;
 mod script;
@@ -61,6 +62,7 @@ pub use self::{
     plan::{Plan, Policies, Results},
     relay::Hosted,
     report::Summary,
+    rtapp::parse as parse_rtapp,
     scenario::Scenario,
     show::Follow,
     stats::{Durations, PolicyStats, Stats},

@@ -5,6 +5,7 @@ use super::{
     object::BUILTIN,
     relay::Hosted,
     report::Summary,
+    rtapp,
     scenario::Scenario,
     show::Follow,
     stats::Stats,
@@ -127,7 +128,9 @@ impl Plan {
         }
         let text = String::from_utf8(bytes)
             .map_err(|error| refuse(format!("a scenario is UTF-8 text: {error}")))?;
-        Scenario::parse(&text, self.topology.clone()).map_err(refuse)
+        let is_json = self.file.extension().is_some_and(|extension| extension == "json");
+        let parse = if is_json { rtapp::parse } else { Scenario::parse };
+        parse(&text, self.topology.clone()).map_err(refuse)
     }
 
     /// Runs it on all CPUs of this machine, until `stop`: then the results are of what has been run. They are the same on
