@@ -162,16 +162,16 @@ impl Summary<'_> {
     }
 }
 
-/// A policy in user space, in a line.
+/// A policy in user space, in two lines.
 fn policy_line(policy: &PolicyStats) -> String {
     let mut line = format!("policy {}", policy.name);
     for (name, count) in policy.counts() {
         let _ = write!(line, "  {name} {count}");
     }
-    let _ = write!(line, " for {:.1} s", policy.late_ns as f64 / 1e9);
-    for (name, durations) in [("answer", &policy.answer), ("until it ran", &policy.served)] {
+    let _ = write!(line, " for {:.1} s\nanswer", policy.late_ns as f64 / 1e9);
+    for (name, durations) in [("", &policy.answer), ("  until it ran", &policy.served)] {
         let us = |share| durations.percentile_us(share).map_or_else(|| "-".to_owned(), duration);
-        let _ = write!(line, "  {name} p50 {} p99 {}", us(0.5), us(0.99));
+        let _ = write!(line, "{name} p50 {} p99 {}", us(0.5), us(0.99));
     }
     for (name, value) in &policy.figures {
         let _ = write!(line, "  {} {value}", text::printable(name.as_bytes()));

@@ -307,6 +307,224 @@ fn stopped() -> impl Strategy<Value = String> {
     })
 }
 
+/// Decides everything to be for one CPU, each in its turn.
+#[derive(Default)]
+struct Turns(u32);
+
+impl Policy for Turns {
+    fn takes_idle_cpus(&self) -> bool {
+        false
+    }
+
+    fn enqueue(&mut self, task: &Task, cx: &mut Context<'_>) {
+        self.0 += 1;
+        let cpus: Vec<_> = task.cpus.iter().collect();
+        cx.decide(task, Decision::on(cpus[self.0 as usize % cpus.len()]).vtime(task.vruntime));
+    }
+}
+
+/// Decides everything to be for any CPU, in the longest slices that it can name. It is asked about every wakeup.
+#[derive(Default)]
+struct Long;
+
+impl Policy for Long {
+    fn takes_idle_cpus(&self) -> bool {
+        false
+    }
+
+    fn enqueue(&mut self, task: &Task, cx: &mut Context<'_>) {
+        cx.decide(task, Decision::any_cpu().slice(Nanos(u64::MAX)).vtime(task.vruntime));
+    }
+}
+
+/// Decides everything to be where it may not run, if there is such a CPU.
+#[derive(Default)]
+struct Elsewhere;
+
+impl Policy for Elsewhere {
+    fn takes_idle_cpus(&self) -> bool {
+        false
+    }
+
+    fn enqueue(&mut self, task: &Task, cx: &mut Context<'_>) {
+        let other = cx.cpus().into_iter().find(|cpu| !task.cpus.contains(cpu.id));
+        cx.decide(task, other.map_or_else(Decision::any_cpu, |cpu| Decision::on(cpu.id)));
+    }
+}
+
+/// Leaves the tasks of one group to the base.
+#[derive(Default)]
+struct Deaf;
+
+impl Policy for Deaf {
+    fn enqueue(&mut self, task: &Task, cx: &mut Context<'_>) {
+        if task.comm != "deaf" {
+            cx.decide(task, Decision::any_cpu());
+        }
+    }
+}
+
+/// Decides about an offer that is over: the last one of another time.
+#[derive(Default)]
+struct Stale(BTreeMap<i32, Task>);
+
+impl Policy for Stale {
+    fn enqueue(&mut self, task: &Task, cx: &mut Context<'_>) {
+        let before = self.0.insert(task.pid.0, task.clone());
+        cx.decide(before.as_ref().unwrap_or(task), Decision::any_cpu());
+    }
+}
+
+/// A case for builds of the kernel's half: its machine, who decides, and what has to be true of the result.
+struct Case {
+    name: &'static str,
+    text: String,
+    policy: fn() -> Box<dyn Policy>,
+    holds: fn(&Stats, &PolicyStats) -> Result<(), String>,
+}
+
+fn fine(_: &Stats, _: &PolicyStats) -> Result<(), String> {
+    Ok(())
+}
+
+fn waits(stats: &Stats) -> Result<(), String> {
+    // 32 ms with the base alone, and the tenth of a second.
+    suite::at_most("longest wait, ns", longest_wait(stats), 132_000_000)
+}
+
+fn cases() -> Vec<Case> {
+    let stopped = "[[event]]\nat = \"2s\"\nkind = \"policy-stopped\"\nfor = \"2s\"\n";
+    let leaving = r#"
+        [[event]]
+        at = "100ms"
+        every = "exp 150ms"
+        kind = "offline"
+        cpus = "2-3"
+        for = "80ms"
+    "#;
+    let short = r#"
+        about = "short tasks on some of the CPUs"
+        duration = "3s"
+        topology = "2 llcs x 2 cores"
+        [[group]]
+        name = "short"
+        tasks = 5
+        phases = [{ run = "exp 1ms" }, { sleep = "exp 2ms" }]
+        [[group]]
+        name = "half"
+        tasks = 3
+        cpus = "0-2"
+        phases = [{ run = "exp 1ms" }, { sleep = "exp 3ms" }]
+    "#;
+    let deaf = r#"
+        [[group]]
+        name = "deaf"
+        tasks = 2
+        phases = [{ run = "1s" }]
+    "#;
+    vec![
+        Case {
+            name: "a stopped policy",
+            text: HOGS.to_owned() + stopped,
+            policy: || Box::new(Vruntime::default()),
+            holds: |stats, policy| {
+                waits(stats)?;
+                suite::at_most("ns of lateness", policy.late_ns, 2_100_000_000)?;
+                suite::at_most(
+                    "ns of 1.9 s too few",
+                    1_900_000_000u64.saturating_sub(policy.late_ns),
+                    0,
+                )
+            },
+        },
+        Case {
+            name: "a policy that decides nothing",
+            text: HOGS.to_owned(),
+            policy: || Box::new(Mischief::new(Bad::Nothing)),
+            holds: |stats, _| waits(stats),
+        },
+        Case {
+            name: "a policy that is deaf to some",
+            text: HOGS.to_owned() + deaf,
+            policy: || Box::new(Deaf),
+            holds: |stats, _| {
+                waits(stats)?;
+                let deaf = suite::permille(2, stats);
+                suite::at_most(
+                    "thousandths that those are short of 150",
+                    150u64.saturating_sub(deaf),
+                    0,
+                )
+            },
+        },
+        Case {
+            name: "decisions at random",
+            text: MIXED.to_owned(),
+            policy: || Box::new(Mischief::new(Bad::Random)),
+            holds: fine,
+        },
+        Case {
+            name: "decisions that are stale",
+            text: HOGS.to_owned(),
+            policy: || Box::new(Stale::default()),
+            holds: |stats, policy| {
+                waits(stats)?;
+                suite::at_most("decided offers", policy.decided, 100)
+            },
+        },
+        Case {
+            name: "a CPU each in turn, and some leave",
+            text: short.to_owned() + leaving,
+            policy: || Box::new(Turns::default()),
+            holds: fine,
+        },
+        Case {
+            name: "where nobody may run",
+            text: short.to_owned(),
+            policy: || Box::new(Elsewhere),
+            holds: |_, policy| {
+                let few = (policy.offered / 5).saturating_sub(policy.malformed);
+                suite::at_most("malformed decisions fewer than a fifth", few, 0)
+            },
+        },
+        Case {
+            name: "an idle CPU for each",
+            text: short.to_owned(),
+            policy: || Box::new(Long),
+            holds: |stats, _| {
+                let p50 = suite::micros(&stats.groups[0].wakeup, 0.5);
+                suite::at_most("microseconds that a short task waits, p50", p50, 100)
+            },
+        },
+        Case {
+            name: "hogs of the longest slices",
+            text: HOGS.to_owned(),
+            policy: || Box::new(Long),
+            holds: |stats, _| waits(stats),
+        },
+    ]
+}
+
+/// The first of these that finds something in a build of the kernel's half.
+pub fn findings(code: &[u8]) -> Option<suite::Finding> {
+    cases().into_iter().find_map(|case| {
+        let hosted = Hosted::new((case.policy)());
+        let (stats, violation) =
+            sim::run_policy(&scenario(&case.text), code, Tuning::default(), 1, hosted)
+                .expect("a run");
+        let policy = stats.policy.as_ref().expect("a policy decided");
+        let seen = violation.map(|violation| (violation.oracle, violation.to_string()));
+        let figure = || Some(("a figure", (case.holds)(&stats, policy).err()?));
+        let (by, what) = seen.or_else(figure)?;
+        Some(suite::Finding { case: case.name, by, what })
+    })
+}
+
+#[test]
+fn the_relay_passes_its_cases() {
+    assert_eq!(findings(BUILTIN), None);
+}
+
 proptest! {
     #![proptest_config(Config {
         cases: env_or("PROPTEST_CASES", 200),

@@ -47,12 +47,13 @@ impl Json {
     }
 }
 
-/// The text with blanks in place of comments and of commas before an end, so that lines and columns stay what they are.
+/// The text with blanks in place of comments and of a comma between a member and an end, so that lines and columns stay what
+/// they are.
 fn plain(text: &str) -> String {
     let mut plain = String::with_capacity(text.len());
     let mut rest = text;
-    // The last comma behind which there was nothing else than blanks.
-    let mut comma = None;
+    // The last two tokens that are no blanks, each by where it is and its first character.
+    let mut last = [(0, '['); 2];
     while let Some(c) = rest.chars().next() {
         let length = match c {
             '"' => string(rest),
@@ -61,23 +62,21 @@ fn plain(text: &str) -> String {
             _ => c.len_utf8(),
         };
         let (token, after) = rest.split_at(length);
-        match c {
-            '/' if length > 1 => {
-                plain.extend(token.chars().map(|c| if c == '\n' { '\n' } else { ' ' }));
-            }
-            _ => {
-                match (c, comma) {
-                    (',', _) => comma = Some(plain.len()),
-                    ('}' | ']', Some(at)) => plain.replace_range(at..=at, " "),
-                    _ => {}
-                }
-                if c != ',' && !c.is_whitespace() {
-                    comma = None;
-                }
-                plain.push_str(token);
-            }
-        }
         rest = after;
+        if c == '/' && length > 1 {
+            let blank = |c: char| if c == '\n' { '\n' } else { ' ' };
+            plain.extend(token.chars().map(blank));
+            continue;
+        }
+        if let ('}' | ']', [(_, before), (at, ',')]) = (c, last)
+            && !matches!(before, '{' | '[' | ',' | ':')
+        {
+            plain.replace_range(at..=at, " ");
+        }
+        if !c.is_whitespace() {
+            last = [last[1], (plain.len(), c)];
+        }
+        plain.push_str(token);
     }
     plain
 }
