@@ -257,10 +257,13 @@ fn a_panic_is_told_of_with_exit_code_1() {
     let each = || Own::Each(Box::new(|| Box::new(Panics::default())));
     assert_eq!(code(each(), &[]), is(1));
     // One policy is good for one run.
-    let once = |policy: Box<dyn Policy>| Own::Once(Some(policy).into());
-    assert_eq!(code(once(Box::new(Fifo::default())), &["--json"]), is(0));
-    assert_eq!(code(once(Box::new(Fifo::default())), &["--runs", "2"]), is(2));
-    assert_eq!(code(once(Box::new(Fifo::default())), &["--set", "policy.slice_us=1"]), is(2));
+    let once = || {
+        let policy: Box<dyn Policy> = Box::new(Fifo::default());
+        Own::Once(Some(policy).into())
+    };
+    assert_eq!(code(once(), &["--json"]), is(0));
+    assert_eq!(code(once(), &["--runs", "2"]), is(2));
+    assert_eq!(code(once(), &["--set", "policy.slice_us=1"]), is(2));
     assert_eq!(code(each(), &["--policy", "fifo"]), is(2));
 }
 
@@ -483,8 +486,8 @@ fn cases() -> Vec<Case> {
             text: short.to_owned(),
             policy: || Box::new(Elsewhere),
             holds: |_, policy| {
-                let few = (policy.offered / 5).saturating_sub(policy.malformed);
-                suite::at_most("malformed decisions fewer than a fifth", few, 0)
+                let few = 100u64.saturating_sub(policy.malformed);
+                suite::at_most("malformed decisions fewer than 100", few, 0)
             },
         },
         Case {
