@@ -232,7 +232,12 @@ enum Command {
         #[arg(long, value_name = "CPUS", value_parser = sim_topology)]
         topology: Option<Topology>,
 
-        /// A setting of the scheduler: profile, slice_us, slice_min_us, lag_us or preempt_gran_us; may be repeated
+        /// Who decides: `kernel`, or a policy in user space, of which `--policy list` describes all
+        #[arg(long, value_name = "NAME", default_value = builtin::KERNEL)]
+        policy: Option<String>,
+
+        /// A setting of the scheduler: profile, slice_us, slice_min_us, lag_us or preempt_gran_us; or policy.KEY, an option
+        /// of the policy in user space; may be repeated
         #[arg(long, value_name = "KEY=VALUE", value_parser = option)]
         set: Vec<(String, String)>,
 
@@ -283,6 +288,9 @@ const RUNS: RangeInclusive<u64> = 2..=1000;
 const WARMUP: RangeInclusive<u64> = 0..=100;
 const SEEDS: RangeInclusive<u64> = 0..=u64::MAX;
 const SIM_RUNS: RangeInclusive<u64> = 1..=100_000;
+/// What `--set` of a simulation begins with where it is an option of a policy in user space.
+const OF_POLICY: &str = "policy.";
+
 /// Parses the CPUs of a simulated machine.
 fn sim_topology(text: &str) -> Result<Topology, String> {
     sim::parse_topology(text).map_err(|error| format!("{error:#}"))
@@ -359,11 +367,8 @@ where
             return Err(Failure::new(Exit::Usage, line));
         }
     };
-    if let (Some(own), Some(Command::Compare { .. } | Command::Simulate { .. })) =
-        (own, &cli.command)
-    {
-        let text =
-            format!("compare and simulate know decisions in the kernel, not the policy {own}");
+    if let (Some(own), Some(Command::Compare { .. })) = (own, &cli.command) {
+        let text = format!("compare knows decisions in the kernel, not the policy {own}");
         return Err(Failure::new(Exit::Usage, text + " (see --help)"));
     }
     match cli.command {
@@ -392,7 +397,24 @@ where
             return Ok(Request::Print(manual::completions(definition, shell)));
         }
         Some(Command::Man) => return Ok(Request::Print(manual::page(definition)?)),
-        Some(Command::Simulate { file, seed, runs, topology, set, sweep, svg, perfetto, json }) => {
+        Some(Command::Simulate {
+            file,
+            seed,
+            runs,
+            topology,
+            policy,
+            set,
+            sweep,
+            svg,
+            perfetto,
+            json,
+        }) => {
+            let (options, set): (Vec<_>, Vec<_>) =
+                set.into_iter().partition(|(key, _)| key.starts_with(OF_POLICY));
+            let policy = flags::policy(own, policy.as_deref(), options.first());
+            let policy = policy.map_err(|refusal| refusal.of_flag())?;
+            let bare = |(key, value): (String, String)| (key[OF_POLICY.len()..].to_owned(), value);
+            let options = options.into_iter().map(bare).collect();
             let tuning = sim_tuning(&set)?;
             let sweep = sweep.map(|sweep| sim_sweep(sweep, &set, svg)).transpose()?;
             return Ok(Request::Simulate(sim::Plan {
@@ -400,6 +422,8 @@ where
                 seed,
                 runs,
                 topology,
+                policy,
+                options,
                 tuning,
                 sweep,
                 perfetto,
@@ -446,7 +470,7 @@ fn definition(program: Option<&OsString>, own: Option<&str>) -> clap::Command {
             config.mut_subcommand("show", |show| show.mut_arg("policy", no_choice))
         })
         .mut_subcommand("compare", |command| command.hide(true))
-        .mut_subcommand("simulate", |command| command.hide(true))
+        .mut_subcommand("simulate", |simulate| simulate.mut_arg("policy", no_choice))
 }
 
 /// The flag that chooses a policy, of a program that has one.

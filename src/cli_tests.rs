@@ -164,12 +164,33 @@ fn doctor_takes_no_flags() {
 
 #[test]
 fn what_measures_the_kernels_half_is_refused_to_other_programs() {
-    for args in [&["mine", "compare", "--", "true"][..], &["mine", "simulate", "x.toml"]] {
-        match parse(args.iter().copied(), Some("Mine")) {
-            Err(failure) if failure.exit == Exit::Usage => {
-                assert!(failure.error.to_string().contains("not the policy Mine"));
-            }
-            other => panic!("{args:?}: {other:?}"),
+    match parse(["mine", "compare", "--", "true"], Some("Mine")) {
+        Err(failure) if failure.exit == Exit::Usage => {
+            assert!(failure.error.to_string().contains("not the policy Mine"));
         }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_simulation_is_of_the_policy_that_was_asked_for() {
+    let simulated = |args: &[&str], own| match parse(args.iter().copied(), own) {
+        Ok(Request::Simulate(plan)) => (plan.policy, plan.options),
+        other => panic!("{args:?}: {other:?}"),
+    };
+    let args = ["scheduler", "simulate", "x.toml"];
+    assert_eq!(simulated(&args, None), ("kernel".to_owned(), Vec::new()));
+    assert_eq!(simulated(&args, Some("Mine")).0, "Mine");
+    let set = ["--policy", "fifo", "--set", "policy.slice_us=700", "--set", "slice_us=2000"];
+    let (policy, options) = simulated(&[&args[..], &set].concat(), None);
+    assert_eq!((policy.as_str(), options), ("fifo", vec![("slice_us".into(), "700".into())]));
+    for (set, own, says) in [
+        (&["--set", "policy.slice_us=700"][..], None, "choose one by --policy"),
+        (&["--policy", "lottery"], None, "must be kernel, vruntime, fifo"),
+        (&["--policy", "fifo"], Some("Mine"), "the policy Mine and takes no other"),
+    ] {
+        let args = [&args[..], set].concat();
+        let error = parse(args, own).expect_err("refused").error.to_string();
+        assert!(error.contains(says), "{error}");
     }
 }

@@ -11,7 +11,7 @@ use crate::{
         scheduler::Scheduler,
         stop::{Hangup, Stop},
     },
-    policy::{Policy, builtin},
+    policy::{Own, Policy, builtin},
     relay::{self, Relay},
     reload::Reloader,
     settings::Relayed,
@@ -31,23 +31,24 @@ use std::{
     mem::MaybeUninit,
     path::Path,
     process::ExitCode,
+    sync::{Mutex, PoisonError},
 };
 
 /// The whole program: from the command line, the program's name first, to the exit code. `own` is the policy that it is
 /// made of; none for this crate's own program, which has a choice.
-pub fn main(args: impl IntoIterator<Item = OsString>, own: Option<Box<dyn Policy>>) -> ExitCode {
+pub fn main(args: impl IntoIterator<Item = OsString>, own: Option<Own>) -> ExitCode {
     let args: Vec<OsString> = args.into_iter().collect();
-    let name = own.as_deref().map(|policy| policy.name().to_owned());
+    let (own, name) = (own.as_ref(), own.as_ref().map(Own::name));
     let parse = || cli::parse(args.clone(), name.as_deref());
     let result = parse().and_then(|request| match request {
         Request::Schedule(effective) => schedule(effective, own, &|| match parse()? {
-            Request::Schedule(again) => policy_of(&again, None).map(|_| again),
+            Request::Schedule(again) => set_up(&again, None).map(|_| again),
             _ => Err(anyhow!("the command line does not schedule any more").into()),
         }),
         Request::Check(file, effective) => check(&file, &effective, own),
         Request::Doctor => doctor(),
         Request::Compare(plan) => compare(&plan),
-        Request::Simulate(plan) => simulate(&plan),
+        Request::Simulate(plan) => simulate(&plan, own),
         Request::Top(options) => top::run(&options),
         Request::Profile(socket, name) => profile(&socket, name.as_deref()),
         Request::Print(text) => print(&text).map(|()| Exit::Stopped),
@@ -94,14 +95,32 @@ fn compare(plan: &Plan) -> Result<Exit, Failure> {
 }
 
 /// `scheduler simulate`: 0, or 1 after a line for each run that the oracles found fault with.
-fn simulate(plan: &sim::Plan) -> Result<Exit, Failure> {
+fn simulate(plan: &sim::Plan, own: Option<&Own>) -> Result<Exit, Failure> {
     set_up_log(0);
     let scenario = plan.scenario()?;
+    let refuse = |option: &str, must: &str| {
+        let option = text::printable(option.as_bytes());
+        let text = format!("invalid '--set policy.{option}': {must} (see --help)");
+        Failure::new(Exit::Usage, text)
+    };
+    let policy = || policy_of(&plan.policy, &plan.options, own, &refuse);
+    if (plan.runs > 1 || plan.sweep.is_some()) && matches!(own, Some(Own::Once(_))) {
+        let text = "the policy of this program is good for one run: where its main() says \
+                    scheduler::run_made(), each run has one of its own";
+        return Err(Failure::new(Exit::Usage, text));
+    }
+    // Refused before anything is simulated; the first run gets it.
+    let first = Mutex::new(policy()?);
+    let policies = || {
+        let first = first.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let policy = first.map_or_else(policy, |policy| Ok(Some(policy)));
+        Ok(policy.map_err(|failure| failure.error)?.map(sim::Hosted::new))
+    };
     let stop = Stop::on_signals()?;
     if let Some(sweep) = &plan.sweep {
-        return run_sweep(sweep, plan, &scenario, &stop);
+        return run_sweep(sweep, plan, &scenario, &policies, &stop);
     }
-    let results = plan.run(&scenario, &stop)?;
+    let results = plan.run(&scenario, &policies, &stop)?;
     let summary = &results.summary;
     print(&if plan.json { format!("{}\n", summary.json()) } else { summary.text() })?;
     for violation in &results.violations {
@@ -115,9 +134,10 @@ fn run_sweep(
     sweep: &sim::Sweep,
     plan: &sim::Plan,
     scenario: &sim::Scenario,
+    policies: &sim::Policies<'_>,
     stop: &Stop,
 ) -> Result<Exit, Failure> {
-    let results = sweep.run(plan, scenario, stop)?;
+    let results = sweep.run(plan, scenario, policies, stop)?;
     print(&if plan.json { format!("{}\n", sweep.json(&results)) } else { sweep.text(&results) })?;
     if let Some(path) = &sweep.svg {
         sweep.draw(&results, path)?;
@@ -144,29 +164,33 @@ fn profile(socket: &Path, name: Option<&str>) -> Result<Exit, Failure> {
 }
 
 /// `scheduler config check`: what the parser does not know, the policy does.
-fn check(
-    file: &Path,
-    effective: &Effective,
-    own: Option<Box<dyn Policy>>,
-) -> Result<Exit, Failure> {
-    policy_of(effective, own)?;
+fn check(file: &Path, effective: &Effective, own: Option<&Own>) -> Result<Exit, Failure> {
+    set_up(effective, own)?;
     print(&format!("{}: good\n", text::printable(file.as_os_str().as_encoded_bytes())))?;
     Ok(Exit::Stopped)
 }
 
-/// The policy in user space that is asked for, with its options.
+/// The policy in user space that the settings ask for.
+fn set_up(effective: &Effective, own: Option<&Own>) -> Result<Option<Box<dyn Policy>>, Failure> {
+    let refuse = |option: &str, must: &str| effective.refuse_option(option, must);
+    policy_of(&effective.choice.policy, &effective.choice.options, own, &refuse)
+}
+
+/// The policy in user space of that name, or the program's own, with its options. `refuse` makes the error of one of these,
+/// from what it is and what it must be.
 fn policy_of(
-    effective: &Effective,
-    own: Option<Box<dyn Policy>>,
+    name: &str,
+    options: &[(String, String)],
+    own: Option<&Own>,
+    refuse: &dyn Fn(&str, &str) -> Failure,
 ) -> Result<Option<Box<dyn Policy>>, Failure> {
-    let choice = &effective.choice;
-    let made = || builtin::find(&choice.policy).and_then(|builtin| Some(builtin.make?()));
-    let Some(mut policy) = own.or_else(made) else { return Ok(None) };
+    let made = || builtin::find(name).and_then(|builtin| Some(builtin.make?()));
+    let Some(mut policy) = own.map_or_else(made, Own::make) else { return Ok(None) };
     relay::check_interface(&*policy)?;
-    for (key, value) in &choice.options {
+    for (key, value) in options {
         policy.set(key, value).map_err(|reason| {
             let must = format!("the policy {}: {reason}", policy.name());
-            effective.refuse_option(&format!("{key}={value}"), &must)
+            refuse(&format!("{key}={value}"), &must)
         })?;
     }
     Ok(Some(policy))
@@ -175,11 +199,11 @@ fn policy_of(
 /// `scheduler`: schedules until it is stopped or ejected.
 fn schedule(
     mut effective: Effective,
-    own: Option<Box<dyn Policy>>,
+    own: Option<&Own>,
     reread: &dyn Fn() -> Result<Effective, Failure>,
 ) -> Result<Exit, Failure> {
     set_up_log(effective.settings.verbosity);
-    let policy = policy_of(&effective, own)?;
+    let policy = set_up(&effective, own)?;
     let Effective { settings, choice, .. } = &mut effective;
     settings.relayed = policy.as_ref().map(|policy| Relayed {
         grace: choice.grace,

@@ -55,5 +55,23 @@ use std::process::ExitCode;
 /// }
 /// ```
 pub fn run(policy: impl policy::Policy + 'static) -> ExitCode {
-    commands::main(std::env::args_os(), Some(Box::new(policy)))
+    let policy: Box<dyn policy::Policy> = Box::new(policy);
+    commands::main(std::env::args_os(), Some(policy::Own::Once(Some(policy).into())))
+}
+
+/// As [`run`], of a policy that is made whenever one is needed. The program's `simulate` has more runs than one by this, each
+/// with a policy that knows nothing of the others.
+///
+/// ```no_run
+/// use scheduler::policy::Fifo;
+///
+/// fn main() -> std::process::ExitCode {
+///     scheduler::run_made(Fifo::default)
+/// }
+/// ```
+pub fn run_made<P: policy::Policy + 'static>(
+    make: impl Fn() -> P + Send + Sync + 'static,
+) -> ExitCode {
+    let own = policy::Own::Each(Box::new(move || Box::new(make())));
+    commands::main(std::env::args_os(), Some(own))
 }

@@ -5,6 +5,8 @@ mod crates;
 mod finer;
 #[path = "simulate/mutants.rs"]
 mod mutants;
+#[path = "simulate/policies.rs"]
+mod policies;
 #[path = "simulate/repeat.rs"]
 mod repeat;
 #[path = "simulate/scale.rs"]
@@ -301,6 +303,11 @@ fn bad_input_is_refused_in_a_line() {
         (event("kind = \"offline\"\ncpus = \"1\"\nnice = 3\n"), "'offline' has cpus"),
         (event("kind = \"realtime\"\ncpus = \"1\"\n"), "'realtime' has cpus and for"),
         (event("kind = \"offline\"\ncpus = \"1\"\nevery = \"0s\"\n"), "longer than 0"),
+        (event("kind = \"policy-stopped\"\n"), "'policy-stopped' has for"),
+        (
+            event("kind = \"policy-stopped\"\nfor = \"1s\"\ncpus = \"0\"\n"),
+            "'policy-stopped' has for",
+        ),
         (event("kind = \"flood\"\n"), "line 10"),
         (phases("\"rcu-lock\", { sleep = \"1ms\" }, \"rcu-unlock\""), "does not sleep"),
         (phases("{ run = \"1ms\" }, \"migrate-off\""), "have their end"),
@@ -319,6 +326,21 @@ fn bad_input_is_refused_in_a_line() {
     }
     fs::write(&path, [0xff, 0xfe, 0]).expect("written");
     assert!(program(&[file]).2.contains("UTF-8"));
+    let json = dir.path().join("bad.json");
+    let global = r#""global": { "duration": 1 }"#;
+    for (text, says) in [
+        ("{\n  \"tasks\": {,} }".to_owned(), "bad.json: line 2, column"),
+        (
+            format!(r#"{{ "tasks": {{ "a": {{ "barrier": "b" }} }}, {global} }}"#),
+            "bad.json: tasks.a.barrier",
+        ),
+        (format!("{}{global}", " ".repeat(1 << 20)), "at most"),
+    ] {
+        fs::write(&json, text).expect("written");
+        let (code, out, err) = program(&[json.to_str().expect("UTF-8")]);
+        assert_eq!((code, out.as_str(), err.lines().count()), (Some(2), "", 1), "{err}");
+        assert!(err.contains(says), "{err}");
+    }
     fs::write(&path, format!("{head}{group}{run}")).expect("written");
     for (args, says) in [
         (&["--topology", "0 cores"][..], "--topology"),
@@ -375,6 +397,33 @@ fn hostile_input_is_bounded() {
         assert_eq!(output.status.code(), Some(*exit), "case {number}: {start}");
         assert!(err.contains(says) && err.len() < 1000, "case {number}: {start}");
         assert_eq!(err.lines().count(), usize::from(*exit != 0), "case {number}: {start}");
+    }
+}
+
+#[test]
+fn a_file_of_rt_app_is_simulated() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("app.json");
+    let text = r#"{
+        "tasks": { // each wakes the next
+            "ui": { "run": 1000, "timer": { "ref": "unique", "period": 10000 }, "resume": "worker" },
+            "worker": { "instance": 3, "suspend": "worker", "run": 2000, },
+        },
+        "global": { "duration": 2, "calibration": "CPU0" }
+    }"#;
+    fs::write(&path, text).expect("written");
+    let file = path.to_str().expect("UTF-8");
+    let run = |more: &[&str]| program(&[&[file, "--json", "--topology", "2 cores"], more].concat());
+    for more in [&[][..], &["--policy", "fifo"]] {
+        let (code, out, err) = run(more);
+        assert_eq!((code, err.as_str()), (Some(0), ""));
+        let json: serde_json::Value = serde_json::from_str(&out).expect("JSON");
+        assert_eq!(json["machine"]["simulated_s"].as_f64(), Some(2.0));
+        assert_eq!(json["groups"][1]["tasks"].as_u64(), Some(3));
+        // One millisecond of ten, and three times two, of two CPUs.
+        let [ui, worker] = [0, 1].map(|group| json["groups"][group]["cpu_percent"].as_f64());
+        assert!(ui.is_some_and(|ui| (4.9..5.2).contains(&ui)), "{ui:?}");
+        assert!(worker.is_some_and(|worker| (29.0..31.0).contains(&worker)), "{worker:?}");
     }
 }
 

@@ -1,10 +1,14 @@
 //! Values of `intf.h` as the bytes that map system calls take and give.
 
 use super::intf::{
-    cpu_ctx, cpu_stats, cpu_topo, decision, event, llc_ctx, llc_topo, relay_call, task_sample,
-    waits,
+    cpu_ctx, cpu_stats, cpu_topo, decision, event, llc_ctx, llc_topo, relay, relay_call,
+    task_sample, waits,
 };
-use std::{ptr, slice};
+use std::{
+    marker::PhantomData,
+    ptr::{self, NonNull},
+    slice,
+};
 
 /// A type of `intf.h` that is nothing but its bytes.
 ///
@@ -32,6 +36,8 @@ unsafe impl Wire for event {}
 unsafe impl Wire for decision {}
 // SAFETY: as above.
 unsafe impl Wire for relay_call {}
+// SAFETY: as above.
+unsafe impl Wire for relay {}
 
 /// The bytes of a value.
 pub fn bytes<T: Wire>(value: &T) -> &[u8] {
@@ -49,6 +55,59 @@ pub fn zero<T: Wire>() -> T {
 pub fn value<T: Wire>(bytes: &[u8]) -> Option<T> {
     // SAFETY: there are enough bytes, and any bytes are a value of a Wire type.
     (bytes.len() >= size_of::<T>()).then(|| unsafe { ptr::read_unaligned(bytes.as_ptr().cast()) })
+}
+
+/// The elements of an array map in memory that the kernel's half has at the same time. All access is by copies.
+pub struct Elements<T: Wire> {
+    at: NonNull<T>,
+    elements: usize,
+    _of: PhantomData<T>,
+}
+
+// SAFETY: memory like any other, and only copies of it are given away.
+unsafe impl<T: Wire> Send for Elements<T> {}
+
+impl<T: Wire> Elements<T> {
+    /// An element takes a multiple of this many bytes.
+    const ALIGN: usize = 8;
+
+    /// The bytes from one element to the next.
+    pub const STRIDE: usize = size_of::<T>().next_multiple_of(Self::ALIGN);
+
+    /// # Safety
+    /// There are that many elements at that place, aligned, and they stay there for as long as this is used. Nobody has a
+    /// reference to them.
+    pub unsafe fn new(at: NonNull<T>, elements: usize) -> Self {
+        Self { at, elements, _of: PhantomData }
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.elements
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.elements == 0
+    }
+
+    fn element(&self, index: usize) -> *mut T {
+        assert!(index < self.elements, "element {index} of {}", self.elements);
+        // SAFETY: one of those that new() was promised.
+        unsafe { self.at.as_ptr().byte_add(index * Self::STRIDE) }
+    }
+
+    /// An element of this instant.
+    pub fn read(&self, index: usize) -> T {
+        // SAFETY: there is one, and any bytes are a value of a Wire type.
+        unsafe { ptr::read_volatile(self.element(index)) }
+    }
+
+    /// Writes an element. Only where the memory may be written to.
+    pub fn write(&mut self, index: usize, value: T) {
+        // SAFETY: as above.
+        unsafe { ptr::write_volatile(self.element(index), value) }
+    }
 }
 
 #[cfg(test)]

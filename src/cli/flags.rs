@@ -152,35 +152,44 @@ impl SettingArgs {
 
     /// The policy that is asked for, among those that there are.
     fn choice(&self, own: Option<&str>) -> Result<Choice, Refusal> {
-        let printable = |text: &str| text::printable(text.as_bytes());
-        let refuse = |id, value: &str, must| Err(Refusal { id, value: printable(value), must });
-        let policy = match (own, &self.policy) {
-            (Some(own), None) => own,
-            (Some(own), Some(other)) => {
-                let must = format!("this program runs the policy {own} and takes no other");
-                return refuse("policy", other, must);
-            }
-            (None, name) => name.as_deref().unwrap_or(builtin::KERNEL),
-        };
-        if own.is_none() && builtin::find(policy).is_none() {
-            let names: Vec<_> = builtin::BUILTIN.iter().map(|builtin| builtin.name).collect();
-            let must = format!("must be {} ('--policy list' describes them)", names.join(", "));
-            return refuse("policy", policy, must);
-        }
-        if policy == builtin::KERNEL
-            && own.is_none()
-            && let Some((key, value)) = self.set.first()
-        {
-            let must = "it is an option of a policy: choose one by --policy".to_owned();
-            return refuse("set", &format!("{key}={value}"), must);
-        }
         Ok(Choice {
-            policy: policy.to_owned(),
+            policy: policy(own, self.policy.as_deref(), self.set.first())?,
             options: self.set.clone(),
             grace: Nanos::from_micros(self.grace_us),
             ring_bytes: self.ring_kib * 1024,
         })
     }
+}
+
+/// The name of the policy that decides: the program's own, or the one that was given, if there is such a one. `option` is one
+/// that it was given.
+pub(super) fn policy(
+    own: Option<&str>,
+    given: Option<&str>,
+    option: Option<&(String, String)>,
+) -> Result<String, Refusal> {
+    let printable = |text: &str| text::printable(text.as_bytes());
+    let refuse = |id, value: &str, must| Err(Refusal { id, value: printable(value), must });
+    let policy = match (own, given) {
+        (Some(own), None) => return Ok(own.to_owned()),
+        (Some(own), Some(other)) => {
+            let must = format!("this program runs the policy {own} and takes no other");
+            return refuse("policy", other, must);
+        }
+        (None, name) => name.unwrap_or(builtin::KERNEL),
+    };
+    if builtin::find(policy).is_none() {
+        let names: Vec<_> = builtin::BUILTIN.iter().map(|builtin| builtin.name).collect();
+        let must = format!("must be {} ('--policy list' describes them)", names.join(", "));
+        return refuse("policy", policy, must);
+    }
+    if policy == builtin::KERNEL
+        && let Some((key, value)) = option
+    {
+        let must = "it is an option of a policy: choose one by --policy".to_owned();
+        return refuse("set", &format!("{key}={value}"), must);
+    }
+    Ok(policy.to_owned())
 }
 
 impl TuningArgs {

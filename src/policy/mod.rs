@@ -29,7 +29,7 @@
 //! ```
 //!
 //! A policy asks the machine through its [`Context`] only, so the same source runs in a unit test
-//! against a [`fake::Fake`] machine.
+//! against a [`fake::Fake`] machine, and on a simulated machine: `simulate FILE` of its program.
 
 pub mod builtin;
 mod context;
@@ -44,6 +44,36 @@ pub use task::{Comm, CpuSet, Task};
 pub use vruntime::Vruntime;
 
 use crate::units::{CpuId, Nanos, Pid};
+use std::sync::{Mutex, PoisonError};
+
+/// The policy that a program is made of.
+pub enum Own {
+    /// There is one of it.
+    Once(Mutex<Option<Box<dyn Policy>>>),
+    /// One is made whenever one is needed: each run of a simulation begins anew.
+    Each(Box<dyn Fn() -> Box<dyn Policy> + Send + Sync>),
+}
+
+impl Own {
+    /// The policy; none if there was but one, and somebody has it.
+    pub fn make(&self) -> Option<Box<dyn Policy>> {
+        match self {
+            Self::Once(policy) => policy.lock().unwrap_or_else(PoisonError::into_inner).take(),
+            Self::Each(make) => Some(make()),
+        }
+    }
+
+    /// What it is called.
+    pub fn name(&self) -> String {
+        match self {
+            Self::Once(policy) => {
+                let policy = policy.lock().unwrap_or_else(PoisonError::into_inner);
+                policy.as_deref().map_or_else(String::new, |policy| policy.name().to_owned())
+            }
+            Self::Each(make) => make().name().to_owned(),
+        }
+    }
+}
 
 /// The version of what a policy and this crate expect of each other. It grows when the meaning of
 /// anything in this module changes.

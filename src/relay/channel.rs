@@ -1,41 +1,26 @@
-//! What the policy's process and the kernel's half share: a ring of events, an array of decisions, the state of the
-//! CPUs, and the programs that carry decisions out.
+//! What the policy's process and the kernel's half say to each other: events, decisions, and the state of the CPUs. By which
+//! way they get there is the business of a [`Port`].
 
 use super::Board;
 use crate::{
     bpf::{
         intf::{self, cpu_ctx, decision, event, relay_call},
-        wire::{self, Wire},
+        wire,
     },
-    machine::{scheduler::Scheduler, stop::Stop},
+    machine::topology::Topology,
     policy::{Cpu, Load, Machine, Order, Task, Verdict},
     units::{CpuId, Nanos, Pid},
 };
-use anyhow::{Context as _, Result, anyhow, ensure};
-use libbpf_rs::{MapCore, MapHandle, RingBuffer, RingBufferBuilder, libbpf_sys};
-use nix::{
-    errno::Errno,
-    poll::{PollFd, PollFlags, ppoll},
-    sys::mman::{MapFlags, ProtFlags, mmap, munmap},
-    sys::time::TimeSpec,
-};
-use std::{
-    ffi::c_void,
-    marker::PhantomData,
-    num::NonZeroUsize,
-    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
-    ptr::{self, NonNull},
-    sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
-};
+use anyhow::{Context as _, Result};
+use std::sync::Arc;
 
-/// So many are dealt with before their decisions are handed over.
-const EVENTS_MAX: usize = 256;
+/// So many events are dealt with before their decisions are handed over.
+pub(crate) const EVENTS_MAX: usize = 256;
 const DECISIONS_MAX: usize = intf::DECISIONS_MAX as usize;
 
 /// What the kernel's half tells of.
 #[derive(Debug)]
-pub(super) enum Event {
+pub(crate) enum Event {
     Enqueued(Task),
     CpuWants(CpuId),
     Changed(Task),
@@ -44,7 +29,7 @@ pub(super) enum Event {
 
 impl Event {
     /// From what the kernel's half wrote. None if it is of no known kind.
-    fn decode(bytes: &[u8]) -> Option<Self> {
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
         let head: event = wire::value(bytes)?;
         let mask = bytes[size_of::<event>()..].chunks_exact(8);
         let words = mask.map(|word| word.iter().rev().fold(0, |sum, &b| sum << 8 | u64::from(b)));
@@ -58,90 +43,59 @@ impl Event {
     }
 }
 
-/// The policy's end of the exchange. It outlives the [`Scheduler`] that it was made of, should it have to.
-pub(super) struct Channel {
-    ring: RingBuffer<'static>,
-    received: Arc<Mutex<Vec<Event>>>,
-    decisions: Shared<decision>,
-    states: Shared<cpu_ctx>,
-    places: Vec<Cpu>,
-    apply: Program,
-    idle_cpu: Program,
+/// The way to a kernel's half: that of a kernel, or that of a simulated machine.
+pub(crate) trait Port {
+    /// Now, by the clock of events.
+    fn now(&self) -> Nanos;
+
+    /// Writes an element of the array `decisions`.
+    fn write_decision(&mut self, index: usize, decision: decision);
+
+    /// What became of it.
+    fn verdict(&self, index: usize) -> u16;
+
+    /// The state of a CPU.
+    fn cpu(&self, index: usize) -> cpu_ctx;
+
+    /// Runs `relay_apply`.
+    fn apply(&mut self, call: &mut relay_call) -> Result<()>;
+
+    /// Runs `relay_idle_cpu`.
+    fn idle_cpu(&mut self, call: &mut relay_call) -> Result<()>;
+}
+
+/// The policy's end of the exchange.
+pub(crate) struct Channel<P> {
+    pub port: P,
+    places: Arc<[Cpu]>,
     board: Board,
-    /// The clock of events, at the last batch.
-    clock: (Nanos, Instant),
     /// CPUs that were picked since the last batch.
     picked: Vec<CpuId>,
 }
 
-impl Channel {
-    pub fn open(scheduler: &Scheduler<'_>, board: Board) -> Result<Self> {
-        let skel = scheduler.skel();
-        let received = Arc::new(Mutex::new(Vec::new()));
-        let sink = Arc::clone(&received);
-        let mut builder = RingBufferBuilder::new();
-        builder
-            .add(&skel.maps.events, move |bytes| {
-                sink.lock().unwrap_or_else(PoisonError::into_inner).extend(Event::decode(bytes));
-                0
-            })
-            .context("reading the ring of events")?;
-        let topology = scheduler.topology();
-        let places = topology.possible.iter().map(|&id| {
-            let place = topology.places[id.index()];
-            Cpu {
-                id,
-                core: place.core,
-                llc: place.llc,
-                node: place.node,
-                online: false,
-                idle: false,
-            }
-        });
-        Ok(Self {
-            ring: builder.build().context("reading the ring of events")?,
-            received,
-            decisions: Shared::map(&MapHandle::try_from(&skel.maps.decisions)?, true)?,
-            states: Shared::map(&MapHandle::try_from(&skel.maps.cpus)?, false)?,
-            places: places.collect(),
-            apply: Program(skel.progs.relay_apply.as_fd().try_clone_to_owned()?),
-            idle_cpu: Program(skel.progs.relay_idle_cpu.as_fd().try_clone_to_owned()?),
-            board,
-            clock: (Nanos(0), Instant::now()),
-            picked: Vec::new(),
-        })
-    }
+/// The CPUs of a machine, as a policy sees them while nothing is known of what they do.
+pub(crate) fn places(topology: &Topology) -> Arc<[Cpu]> {
+    let place = |&id: &CpuId| {
+        let place = topology.places[id.index()];
+        Cpu { id, core: place.core, llc: place.llc, node: place.node, online: false, idle: false }
+    };
+    topology.possible.iter().map(place).collect()
+}
 
-    /// Waits until there is an event, for a stop, or for `timeout`.
-    pub fn wait(&self, stop: &Stop, timeout: Duration) -> Result<()> {
-        // SAFETY: the ring is alive, and so is the descriptor that it owns.
-        let ring = unsafe { BorrowedFd::borrow_raw(self.ring.epoll_fd()) };
-        let mut fds =
-            [PollFd::new(ring, PollFlags::POLLIN), PollFd::new(stop.as_fd(), PollFlags::POLLIN)];
-        match ppoll(&mut fds, Some(TimeSpec::from_duration(timeout)), None) {
-            Ok(_) | Err(Errno::EINTR) => Ok(()),
-            Err(error) => Err(error).context("waiting for events"),
-        }
-    }
-
-    /// Takes events that are there, in their order: no more than are soon dealt with.
-    pub fn receive(&self, events: &mut Vec<Event>) -> Result<()> {
-        let code = self.ring.consume_raw_n(EVENTS_MAX);
-        ensure!(code >= 0, "reading the ring of events: {}", Errno::from_raw(-code));
-        events.append(&mut self.received.lock().unwrap_or_else(PoisonError::into_inner));
-        Ok(())
+impl<P: Port> Channel<P> {
+    pub fn new(port: P, places: Arc<[Cpu]>, board: Board) -> Self {
+        Self { port, places, board, picked: Vec::new() }
     }
 
     /// Applies no more orders than there is room for.
     fn apply_batch(&mut self, orders: &[Order], verdicts: &mut Vec<Verdict>) -> Result<Load> {
         for (index, order) in orders.iter().enumerate() {
-            self.decisions.write(index, encode(order));
+            self.port.write_decision(index, encode(order));
         }
         let mut call = relay_call { nr: orders.len() as u32, ..NO_CALL };
-        self.apply.run(&mut call).context("handing decisions to the kernel")?;
-        self.clock = (Nanos(call.now_at), Instant::now());
+        self.port.apply(&mut call).context("handing decisions to the kernel")?;
         for index in 0..orders.len() {
-            verdicts.push(match u32::from(self.decisions.read(index).verdict) {
+            verdicts.push(match u32::from(self.port.verdict(index)) {
                 intf::verdict_VERDICT_APPLIED => Verdict::Applied,
                 intf::verdict_VERDICT_MALFORMED => Verdict::Malformed,
                 intf::verdict_VERDICT_EARLY => Verdict::Early,
@@ -185,15 +139,14 @@ fn encode(order: &Order) -> decision {
     }
 }
 
-impl Machine for Channel {
+impl<P: Port> Machine for Channel<P> {
     fn now(&self) -> Nanos {
-        let (kernel, then) = self.clock;
-        Nanos(kernel.0.saturating_add(Nanos::from(then.elapsed()).0))
+        self.port.now()
     }
 
     fn cpus(&self) -> Vec<Cpu> {
         let now = |place: &Cpu| {
-            let state = self.states.read(place.id.index());
+            let state = self.port.cpu(place.id.index());
             Cpu { online: state.online != 0, idle: state.running_pid == 0, ..*place }
         };
         self.places.iter().map(now).collect()
@@ -201,7 +154,7 @@ impl Machine for Channel {
 
     fn pick_idle_cpu(&mut self, pid: Pid) -> Option<CpuId> {
         let mut call = relay_call { nr: pid.0 as u32, ..NO_CALL };
-        self.idle_cpu.run(&mut call).ok()?;
+        self.port.idle_cpu(&mut call).ok()?;
         let cpu = (call.nr != u32::MAX).then_some(CpuId(call.nr))?;
         self.picked.push(cpu);
         Some(cpu)
@@ -231,90 +184,6 @@ impl Machine for Channel {
 
     fn shown(&self, name: &str) -> Option<f64> {
         self.board.lock().get(name).copied()
-    }
-}
-
-/// A loaded program that is run with a [`relay_call`].
-struct Program(OwnedFd);
-
-impl Program {
-    fn run(&self, call: &mut relay_call) -> Result<()> {
-        let mut options = libbpf_sys::bpf_test_run_opts {
-            sz: size_of::<libbpf_sys::bpf_test_run_opts>() as u64,
-            ctx_in: ptr::from_mut(call).cast::<c_void>(),
-            ctx_size_in: size_of::<relay_call>() as u32,
-            ..Default::default()
-        };
-        // A SYSCALL program writes its answer where it was called with.
-        // SAFETY: the descriptor is open, and `call` outlives the call.
-        let code = unsafe {
-            libbpf_sys::bpf_prog_test_run_opts(self.0.as_raw_fd(), ptr::from_mut(&mut options))
-        };
-        ensure!(code == 0, "{}", Errno::from_raw(-code));
-        Ok(())
-    }
-}
-
-/// The elements of an array map that both sides see.
-struct Shared<T: Wire> {
-    at: NonNull<c_void>,
-    bytes: NonZeroUsize,
-    elements: usize,
-    stride: usize,
-    _of: PhantomData<T>,
-}
-
-// SAFETY: memory of the process like any other; all access is by copies.
-unsafe impl<T: Wire> Send for Shared<T> {}
-
-impl<T: Wire> Shared<T> {
-    /// Maps the elements, to be written, too, if that is asked for.
-    fn map(map: &MapHandle, writable: bool) -> Result<Self> {
-        // An element takes a multiple of eight bytes.
-        let stride = size_of::<T>().next_multiple_of(8);
-        let elements = map.max_entries() as usize;
-        ensure!(map.value_size() as usize == size_of::<T>(), "an array of other elements");
-        let bytes = NonZeroUsize::new(stride * elements).ok_or_else(|| anyhow!("empty"))?;
-        // SAFETY: a new mapping wherever the kernel likes.
-        let at = unsafe {
-            mmap(
-                None,
-                bytes,
-                if writable {
-                    ProtFlags::PROT_READ | ProtFlags::PROT_WRITE
-                } else {
-                    ProtFlags::PROT_READ
-                },
-                MapFlags::MAP_SHARED,
-                map.as_fd(),
-                0,
-            )
-        };
-        let at = at.context("mapping an array of the kernel's half")?;
-        Ok(Self { at, bytes, elements, stride, _of: PhantomData })
-    }
-
-    fn element(&self, index: usize) -> *mut T {
-        assert!(index < self.elements, "element {index} of {}", self.elements);
-        // SAFETY: within the mapping.
-        unsafe { self.at.as_ptr().byte_add(index * self.stride).cast() }
-    }
-
-    fn read(&self, index: usize) -> T {
-        // SAFETY: within the mapping and aligned; any bytes are a value of a Wire type.
-        unsafe { ptr::read_volatile(self.element(index)) }
-    }
-
-    fn write(&mut self, index: usize, value: T) {
-        // SAFETY: as above, and only a mapping that may be written to is ever written to.
-        unsafe { ptr::write_volatile(self.element(index), value) }
-    }
-}
-
-impl<T: Wire> Drop for Shared<T> {
-    fn drop(&mut self) {
-        // SAFETY: the whole mapping, to which no reference is left. An error would leave it, until the process ends.
-        let _ = unsafe { munmap(self.at, self.bytes.get()) };
     }
 }
 

@@ -3,9 +3,11 @@
 //! The policy has a thread of its own, so that neither it nor a slow reader of the statistics waits for the other, and
 //! the program can be stopped whatever the policy is doing.
 
-mod channel;
+pub(crate) mod channel;
+mod kernel;
 mod lateness;
 mod memory;
+pub(crate) mod session;
 
 pub use lateness::Lateness;
 pub use memory::lock_memory;
@@ -13,11 +15,13 @@ pub use memory::lock_memory;
 use crate::{
     exit::{Exit, Failure},
     machine::{scheduler::Scheduler, stop::Stop},
-    policy::{Desk, INTERFACE, Machine, Policy},
+    policy::{INTERFACE, Machine, Policy},
     units::Nanos,
 };
 use anyhow::{Context as _, Result};
-use channel::{Channel, Event};
+use channel::{Channel, places};
+use kernel::KernelPort;
+use session::Session;
 use std::{
     any::Any,
     collections::BTreeMap,
@@ -26,10 +30,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// At least this often the policy's thread shows the kernel's half that it is there.
-const HEARTBEAT: Duration = Duration::from_millis(100);
-/// The shortest period of ticks.
-const TICK_MIN: Nanos = Nanos::from_millis(1);
 /// How long a policy may take to end when it is told to.
 const END_WAIT: Duration = Duration::from_millis(200);
 
@@ -38,6 +38,11 @@ const END_WAIT: Duration = Duration::from_millis(200);
 pub(crate) struct Board(Arc<Mutex<BTreeMap<String, f64>>>);
 
 impl Board {
+    /// The figures of this instant.
+    pub fn figures(&self) -> BTreeMap<String, f64> {
+        self.lock().clone()
+    }
+
     /// A policy that panicked leaves them whole: each change is one insertion.
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, f64>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
@@ -79,14 +84,15 @@ impl Relay {
     /// When the kernel does not give the memory that both share, or no thread.
     pub fn start(
         scheduler: &Scheduler<'_>,
-        mut policy: Box<dyn Policy>,
+        policy: Box<dyn Policy>,
         default_slice: Nanos,
         ended: Stop,
     ) -> Result<Self> {
         let board = Board::default();
         let name = policy.name().to_owned();
-        let mut channel = Channel::open(scheduler, board.clone())
-            .context("setting up the exchange with the policy")?;
+        let port =
+            KernelPort::open(scheduler).context("setting up the exchange with the policy")?;
+        let mut channel = Channel::new(port, places(scheduler.topology()), board.clone());
         // The kernel's half learns which process this is.
         channel.apply(&[]).context("telling the kernel of the policy")?;
         let stop = Stop::new()?;
@@ -95,7 +101,7 @@ impl Relay {
             .name("policy".to_owned())
             .spawn(move || {
                 let _ended = TriggerOnDrop(ended);
-                serve(&mut *policy, &mut channel, Desk::new(default_slice), &told)
+                serve(policy, default_slice, &mut channel, &told)
             })
             .context("starting the thread of the policy")?;
         Ok(Self { name, board, stop, thread: Some(thread) })
@@ -108,7 +114,7 @@ impl Relay {
 
     /// The figures that the policy shows.
     pub fn figures(&self) -> BTreeMap<String, f64> {
-        self.board.lock().clone()
+        self.board.figures()
     }
 
     /// Tells the policy to end, and returns how it did. One that does not return is left behind.
@@ -144,47 +150,29 @@ impl Drop for TriggerOnDrop {
     }
 }
 
-fn message(panic: &(dyn Any + Send)) -> &str {
+/// What a panic said.
+pub(crate) fn message(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
 }
 
 /// Events to the policy and decisions back, until the end.
 fn serve(
-    policy: &mut dyn Policy,
-    channel: &mut Channel,
-    mut desk: Desk,
+    policy: Box<dyn Policy>,
+    default_slice: Nanos,
+    channel: &mut Channel<KernelPort>,
     stop: &Stop,
 ) -> Result<()> {
-    let period = Duration::from_nanos(policy.tick_period().max(TICK_MIN).0);
-    let mut tick_due = Instant::now() + period;
+    let began = Instant::now();
+    let now = || Nanos::from(began.elapsed());
+    let mut session = Session::new(policy, default_slice, now());
     let mut events = Vec::new();
-    policy.tick(&mut desk.context(channel));
+    session.begin(channel);
     while !stop.is_triggered() {
-        let idle = desk.orders.is_empty();
-        let left = tick_due.saturating_duration_since(Instant::now()).min(HEARTBEAT);
-        channel.wait(stop, if idle { left } else { RETRY_AFTER.min(left) })?;
-        channel.receive(&mut events)?;
-        for event in events.drain(..) {
-            match event {
-                Event::Enqueued(task) => policy.enqueue(&task, &mut desk.context(channel)),
-                Event::CpuWants(cpu) => policy.dispatch(cpu, &mut desk.context(channel)),
-                Event::Changed(task) => policy.changed(&task, &mut desk.context(channel)),
-                Event::Exited(pid) => {
-                    desk.forget(pid);
-                    policy.exited(pid, &mut desk.context(channel));
-                }
-            }
-        }
-        if tick_due <= Instant::now() {
-            tick_due = Instant::now() + period;
-            desk.expire(channel.now());
-            policy.tick(&mut desk.context(channel));
-        }
-        desk.hand_over(channel)?;
+        channel.port.wait(stop, Duration::from_nanos(session.patience(now()).0))?;
+        channel.port.receive(&mut events)?;
+        session.tell(events.drain(..), now(), channel);
+        session.hand_over(channel)?;
     }
     Ok(())
 }
-
-/// An order that came too early is tried again after this: the task is in its queue within a callback's time.
-const RETRY_AFTER: Duration = Duration::from_micros(50);

@@ -1,6 +1,7 @@
 //! What a task does: its way through the phases of its group.
 
 use super::{dist::Rng, phase::Phase, scenario::Scenario};
+use crate::units::CpuId;
 
 /// The life of a task.
 pub struct Actor {
@@ -18,13 +19,19 @@ pub struct Actor {
     pub waits: bool,
     /// The beginning of its present period, and when that has to be done.
     pub period: Option<(u64, u64)>,
+    /// When its first step was.
+    born: Option<u64>,
+    /// When each of its timers was last due.
+    timers: Vec<u64>,
+    /// How often it has gone back, by level.
+    repeated: [u64; 2],
     /// Index of its next phase.
     phase: usize,
     rng: Rng,
 }
 
 /// What a task does next.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
     /// Runs for `left_ns`.
     Run,
@@ -46,6 +53,14 @@ pub enum Step {
     Lock(usize),
     /// Hands it over.
     Unlock(usize),
+    /// Sleeps until a condition is signalled, without that mutex.
+    Await { condition: usize, mutex: Option<usize> },
+    /// Wakes one or all who wait for it.
+    Signal { condition: usize, all: bool },
+    /// Gets another affinity,
+    Affinity(Vec<CpuId>),
+    /// or another nice value.
+    Nice(i32),
     /// Ends.
     Exit,
 }
@@ -64,6 +79,9 @@ impl Actor {
             tokens: 0,
             waits: false,
             period: None,
+            born: None,
+            timers: Vec::new(),
+            repeated: [0; 2],
             phase: 0,
             rng: Rng::new(seed, stream),
         }
@@ -76,6 +94,7 @@ impl Actor {
 
     /// Its next step at `now`, and the period that ends with it.
     pub fn step(&mut self, scenario: &Scenario, now: u64) -> (Step, Ended) {
+        let born = *self.born.get_or_insert(now);
         let phases = &scenario.group[self.group].phases;
         let phase = &phases[self.phase];
         self.phase = (self.phase + 1) % phases.len();
@@ -121,6 +140,32 @@ impl Actor {
             Phase::Lock(name) => Step::Lock(scenario.lock_of(name)),
             Phase::Unlock(name) => Step::Unlock(scenario.lock_of(name)),
             Phase::Exit => Step::Exit,
+            &Phase::Timer { timer, every, absolute } => {
+                if self.timers.len() <= timer {
+                    self.timers.resize(timer + 1, born);
+                }
+                let next = self.timers[timer] + every;
+                ended = Some(now > next);
+                self.timers[timer] = if absolute { next } else { next.max(now) };
+                if now < next { Step::SleepUntil(next) } else { Step::Run }
+            }
+            Phase::Await { condition, mutex } => Step::Await {
+                condition: *condition,
+                mutex: mutex.as_deref().map(|name| scenario.lock_of(name)),
+            },
+            &Phase::Signal { condition, all } => Step::Signal { condition, all },
+            Phase::Affinity(list) => Step::Affinity(scenario.cpus(Some(list))),
+            Phase::Nice(nice) => Step::Nice(nice.0),
+            &Phase::Repeat { level, from, times } => {
+                let repeated = &mut self.repeated[usize::from(level)];
+                *repeated += 1;
+                if times.is_none_or(|times| *repeated < times) {
+                    self.phase = from;
+                } else {
+                    *repeated = 0;
+                }
+                Step::Run
+            }
         };
         (step, ended)
     }

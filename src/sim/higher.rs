@@ -40,6 +40,7 @@ impl Machine<'_> {
             return self.after_callback(cpu);
         };
         self.update_curr(cpu);
+        self.count_switch(id, true);
         self.log(LOG_STOPS, cpu, id);
         self.kernel.stopping(cpu, id, true);
         self.waits_again(id, cpu);

@@ -14,8 +14,9 @@
 	 .max_entries = (void **)&map.max_entries}
 
 static const struct sim_map maps[] = {
-	MAP(stats), MAP(topo),      MAP(llc_topo),   MAP(cpus),          MAP(llcs),
-	MAP(parts), MAP(llc_masks), MAP(node_masks), MAP(scratch_masks),
+	MAP(stats),         MAP(topo),      MAP(llc_topo),     MAP(cpus),
+	MAP(llcs),          MAP(parts),     MAP(llc_masks),    MAP(node_masks),
+	MAP(scratch_masks), MAP(decisions), MAP(relay_timers),
 };
 
 __attribute__((visibility("default"))) const struct sim_object sim_object = {
@@ -24,8 +25,14 @@ __attribute__((visibility("default"))) const struct sim_object sim_object = {
 	.rodata = {.nr_cpu_ids = (u32 *)&nr_cpu_ids,
 		   .nr_llcs = (u32 *)&nr_llcs,
 		   .nr_nodes = (u32 *)&nr_nodes,
-		   .smt_enabled = (bool *)&smt_enabled},
+		   .smt_enabled = (bool *)&smt_enabled,
+		   .relayed = (bool *)&relayed,
+		   .event_bytes = (u32 *)&event_bytes,
+		   .event_mask_bytes = (u32 *)&event_mask_bytes},
 	.knobs = &knobs,
+	.relay = &relay,
+	.relay_apply = relay_apply,
+	.relay_idle_cpu = relay_idle_cpu,
 	.maps = maps,
 	.nr_maps = sizeof(maps) / sizeof(maps[0]),
 	.world_bytes = sizeof(struct sim_world),

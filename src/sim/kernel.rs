@@ -9,13 +9,23 @@ use super::{
     idle::Idle,
     mask::Mask,
     object::Object,
-    task::{Insertion, Place, QueueId, Task, TaskId},
+    ring::Ring,
+    task::{Birth, Insertion, Place, QueueId, Task, TaskId},
 };
-use crate::{machine::topology::Topology, units::CpuId};
+use crate::{
+    machine::topology::Topology,
+    units::{CpuId, Pid},
+};
 use std::collections::BTreeMap;
 
 /// Queue ids of the scheduler go by pages of this many, so that finding one is an index.
 const PAGE_BITS: u32 = 16;
+
+/// The number of the first task; the next ones have the next numbers. The one before is that of a policy in user space.
+pub const PID_FIRST: i32 = 2;
+
+/// From here on queues are of one CPU each, for what a policy in user space decided to run there: `relay.h`.
+const DECIDED_DSQ_BASE: u64 = 1 << 18;
 
 /// What the virtual kernel keeps of a CPU.
 #[derive(Debug, Default)]
@@ -68,6 +78,14 @@ pub struct Kernel {
     pub(super) releases: Option<bool>,
     /// Stands for what an idle CPU runs.
     pub(super) swapper: Task,
+    /// The process of the policy in user space. It has no CPU: see `relay.rs`.
+    pub(super) process: Task,
+    /// Its ring of events.
+    pub(super) ring: Ring,
+    /// A BPF timer that was started: on which CPU, after how many nanoseconds it is due.
+    pub timer: Option<(u32, u64)>,
+    /// Where it is in the memory of the kernel's half.
+    pub(super) timer_at: *mut abi::bpf_timer,
     /// CPUs that have to choose anew.
     pub rescheds: Vec<u32>,
     /// Kicks: whom, and `SCX_KICK_*`.
@@ -89,8 +107,12 @@ impl Kernel {
     /// A kernel without tasks, all CPUs of the topology online and busy with nothing.
     pub fn new(object: Object, topology: &Topology) -> Self {
         let nr_cpus = topology.places.len();
+        let ring_bytes = object.ring_bytes();
         let everywhere = || Mask::of(nr_cpus, (0..nr_cpus as u32).map(CpuId));
-        let birth = super::task::Birth { pid: crate::units::Pid(0), nice: 0, policy: 0 };
+        let nobody = |pid| {
+            let birth = Birth { pid: Pid(pid), nice: 0, policy: 0, name: "" };
+            Task::new(TaskId(u32::MAX), birth, everywhere())
+        };
         let node = |place: &crate::machine::topology::Place| place.node;
         let mut kernel = Self {
             object,
@@ -109,7 +131,11 @@ impl Kernel {
             dispatch: None,
             asked_about: None,
             releases: None,
-            swapper: Task::new(TaskId(u32::MAX), birth, everywhere()),
+            swapper: nobody(0),
+            process: nobody(PID_FIRST - 1),
+            ring: Ring::new(ring_bytes),
+            timer: None,
+            timer_at: std::ptr::null_mut(),
             rescheds: Vec::new(),
             kicks: Vec::new(),
             to_offline: None,
@@ -197,7 +223,7 @@ impl Kernel {
             return self.eject(format!("{queue:?} already had tasks in another order"));
         };
         let task = self.task(id);
-        task.place = Place::Queued(queue, spot);
+        task.set_queue(Some((queue, spot)));
         task.dsq_seq = seq;
         if let QueueId::Local(cpu) = queue {
             self.task(id).set_cpu(cpu as i32);
@@ -222,7 +248,7 @@ impl Kernel {
             if let Some(dsq) = self.queue(queue) {
                 dsq.remove(spot);
             }
-            self.task(id).place = Place::Held;
+            self.task(id).set_queue(None);
         }
     }
 
@@ -357,6 +383,11 @@ impl Kernel {
             return false;
         }
         self.dispatch_dequeue(id);
+        if Self::decided_for(from).is_some() {
+            // From here on other CPUs may take it.
+            let now = self.uptime();
+            self.task(id).movable_at = now;
+        }
         if it.has_slice {
             self.task(id).set_slice(it.slice);
         }
@@ -366,6 +397,12 @@ impl Kernel {
         let home = self.tasks[id.index()].cpu() as u32;
         self.insert(id, insertion, 0, home);
         true
+    }
+
+    /// The CPU that a policy in user space chose for the tasks of a queue, where no other one serves it: `relay.h`.
+    pub fn decided_for(queue: QueueId) -> Option<u32> {
+        let QueueId::Custom(dsq) = queue else { return None };
+        dsq.checked_sub(DECIDED_DSQ_BASE).map(|cpu| cpu as u32)
     }
 
     /// `bpf_iter_scx_dsq_next()`.
@@ -401,6 +438,12 @@ impl Kernel {
             is_shared && runs(cpu).is_some_and(may_move)
         };
         (0..self.cpus.len() as u32).filter(shares).count() as u64
+    }
+
+    /// `bpf_task_from_pid()`.
+    pub fn task_from_pid(&self, pid: i32) -> Option<TaskId> {
+        let id = TaskId(u32::try_from(pid.checked_sub(PID_FIRST)?).ok()?);
+        self.tasks.get(id.index()).filter(|task| task.is_known()).map(|_| id)
     }
 
     /// `scx_bpf_kick_cpu()`.

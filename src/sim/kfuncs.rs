@@ -8,8 +8,10 @@ use super::{
     abi::{self, cpumask, sim_kfuncs, task_struct},
     kernel::{Dispatch, Kernel},
     mask::{Bits, Mask},
+    object::Program,
     task::{Insertion, TaskId},
 };
+use crate::{bpf::intf::relay_call, units::Nanos};
 use std::{
     ffi::{CStr, c_char, c_void},
     ptr,
@@ -31,6 +33,11 @@ static KFUNCS: sim_kfuncs = sim_kfuncs {
     cpumask_create: Some(cpumask_create),
     cpumask_release: Some(cpumask_release),
     storage_create: Some(storage_create),
+    ringbuf_reserve: Some(ringbuf_reserve),
+    ringbuf_submit: Some(ringbuf_submit),
+    ringbuf_query: Some(ringbuf_query),
+    timer_start: Some(timer_start),
+    task_from_pid: Some(task_from_pid),
     refuse: Some(refuse),
 };
 
@@ -72,13 +79,29 @@ impl Kernel {
         unsafe { (*self.object.world()).now = BOOTED_NS + now }
     }
 
+    /// Time since the beginning.
+    pub fn uptime(&self) -> u64 {
+        self.now().0 - BOOTED_NS
+    }
+
+    /// The clock of the kernel's half.
+    pub fn now(&self) -> Nanos {
+        // SAFETY: data of the open object.
+        Nanos(unsafe { (*self.object.world()).now })
+    }
+
     /// Begins a callback on a CPU. As `__bpf_prog_enter()` does, the task that runs there reads under RCU and may not
     /// migrate meanwhile.
     fn enter(&mut self, cpu: u32) -> Option<TaskId> {
-        self.calls += 1;
         let curr = self.cpus[cpu as usize].curr;
         self.count_entry(curr, 1);
         let current = curr.map_or(&self.swapper, |id| &self.tasks[id.index()]).as_ptr();
+        self.enter_as(cpu, current);
+        curr
+    }
+
+    fn enter_as(&mut self, cpu: u32, current: *mut task_struct) {
+        self.calls += 1;
         let world = self.object.world();
         // SAFETY: as above.
         unsafe {
@@ -86,7 +109,6 @@ impl Kernel {
             (*world).cpu = cpu as i32;
             (*world).current = current;
         }
-        curr
     }
 
     /// Ends it.
@@ -113,6 +135,28 @@ impl Kernel {
         let mut info = abi::scx_exit_info { kind };
         let info = &raw mut info;
         op!(self, 0, exit(info));
+    }
+
+    /// The callback of the timer that was started last.
+    pub fn timer_due(&mut self, cpu: u32) {
+        // SAFETY: in the memory of the open object, whose map the timer is in.
+        let (callback, map) = unsafe { ((*self.timer_at).callback, (*self.timer_at).map) };
+        let Some(callback) = callback else { return };
+        let (mut key, element) = (0u32, self.timer_at.cast());
+        let key = &raw mut key;
+        let current = self.enter(cpu);
+        // SAFETY: as for the operations; the timer is the first of its element.
+        unsafe { callback(map, key, element) };
+        self.leave(current);
+    }
+
+    /// `relay_apply` (or `relay_idle_cpu`), run by the process of the policy in user space.
+    pub fn run_program(&mut self, cpu: u32, program: Program, call: &mut relay_call) -> i32 {
+        let current = self.process.as_ptr();
+        self.enter_as(cpu, current);
+        let call = ptr::from_mut(call);
+        // SAFETY: as for the operations.
+        unsafe { program(call) }
     }
 
     /// `ops.select_cpu`, or none if the scheduler has none.
@@ -366,6 +410,31 @@ extern "C" fn cpumask_release(machine: *mut c_void, mask: *mut abi::bpf_cpumask)
 
 extern "C" fn storage_create(machine: *mut c_void, p: *mut task_struct, bytes: u64) -> *mut c_void {
     kernel(machine).task(id_of(p)).create_storage(bytes as usize).cast()
+}
+
+extern "C" fn ringbuf_reserve(machine: *mut c_void, bytes: u64) -> *mut c_void {
+    kernel(machine).ring.reserve(bytes).map_or(ptr::null_mut(), <*mut u64>::cast)
+}
+
+extern "C" fn ringbuf_submit(machine: *mut c_void, _record: *mut c_void) {
+    kernel(machine).ring.submit();
+}
+
+extern "C" fn ringbuf_query(machine: *mut c_void, flags: u64) -> u64 {
+    let ring = &kernel(machine).ring;
+    if flags == u64::from(abi::BPF_RB_RING_SIZE) { ring.size() } else { ring.used() }
+}
+
+extern "C" fn timer_start(machine: *mut c_void, timer: *mut abi::bpf_timer, delay_ns: u64) -> i32 {
+    let kernel = kernel(machine);
+    kernel.timer = Some((kernel.here(), delay_ns));
+    kernel.timer_at = timer;
+    0
+}
+
+extern "C" fn task_from_pid(machine: *mut c_void, pid: i32) -> *mut task_struct {
+    let kernel = kernel(machine);
+    kernel.task_from_pid(pid).map_or(ptr::null_mut(), |id| kernel.tasks[id.index()].as_ptr())
 }
 
 extern "C" fn refuse(machine: *mut c_void, name: *const c_char) {

@@ -146,13 +146,15 @@ impl Machine<'_> {
                     }
                     lock.held = true;
                 }
-                Step::Unlock(lock) => {
-                    let lock = &mut self.locks[lock];
-                    match lock.waiting.pop_front() {
-                        Some(next) => self.wake(next, cpu, abi::SCX_WAKE_TTWU),
-                        None => lock.held = false,
-                    }
+                Step::Unlock(lock) => self.unlock(cpu, lock),
+                Step::Await { condition, mutex } => {
+                    self.conditions[condition].push_back((id, mutex));
+                    mutex.into_iter().for_each(|lock| self.unlock(cpu, lock));
+                    return self.dequeue_curr(cpu, id, Place::Asleep);
                 }
+                Step::Signal { condition, all } => self.signal(cpu, condition, all),
+                Step::Affinity(cpus) => self.set_affinity(id, &cpus),
+                Step::Nice(nice) => self.renice(id, nice),
                 Step::Exit => return self.die(cpu, id),
             }
             if self.violation.is_some() {
@@ -161,6 +163,30 @@ impl Machine<'_> {
         }
         self.actors[id.index()].left_ns += 1;
         self.expect_done(cpu, id);
+    }
+
+    fn unlock(&mut self, cpu: u32, lock: usize) {
+        let lock = &mut self.locks[lock];
+        match lock.waiting.pop_front() {
+            Some(next) => self.wake(next, cpu, abi::SCX_WAKE_TTWU),
+            None => lock.held = false,
+        }
+    }
+
+    /// `pthread_cond_signal()`: who is woken has the mutex first.
+    fn signal(&mut self, cpu: u32, condition: usize, all: bool) {
+        let waiting = &mut self.conditions[condition];
+        let nr = if all { waiting.len() } else { waiting.len().min(1) };
+        let woken: Vec<_> = waiting.drain(..nr).collect();
+        for (id, mutex) in woken {
+            match mutex.map(|lock| &mut self.locks[lock]) {
+                Some(lock) if lock.held => lock.waiting.push_back(id),
+                mutex => {
+                    mutex.into_iter().for_each(|lock| lock.held = true);
+                    self.wake(id, cpu, abi::SCX_WAKE_TTWU);
+                }
+            }
+        }
     }
 
     fn wake_other(&mut self, cpu: u32, waker: TaskId, group: usize, sync: bool) {

@@ -6,10 +6,11 @@ use super::{
     dist::Rng,
     events::{Events, Kind},
     hotplug::Stage,
-    kernel::Kernel,
+    kernel::{Kernel, PID_FIRST},
     mask::Mask,
     object::Object,
     oracle::Oracle,
+    relay::{Hosted, Process},
     scenario::Scenario,
     script::Event,
     show::{Follow, Shown},
@@ -84,6 +85,9 @@ pub(super) struct Lock {
     pub waiting: VecDeque<TaskId>,
 }
 
+/// A condition: who waits for it, in the order of coming, and the mutex that each of them takes then.
+pub(super) type Condition = VecDeque<(TaskId, Option<usize>)>;
+
 /// A machine with a scheduler, tasks, and a clock.
 pub struct Machine<'a> {
     pub(super) scenario: &'a Scenario,
@@ -98,10 +102,18 @@ pub struct Machine<'a> {
     pub(super) slice_max_ns: u64,
     /// The mutexes of the scenario.
     pub(super) locks: Vec<Lock>,
+    /// The conditions.
+    pub(super) conditions: Vec<Condition>,
     /// Random numbers of each event of the script.
     pub(super) script: Vec<Rng>,
     /// Who follows the run.
     pub(super) follow: Follow<'a>,
+    /// The policy in user space, if one decides.
+    pub(super) process: Option<Process>,
+    /// Why the simulation cannot go on, without any fault of the scheduler's.
+    pub(super) failure: Option<anyhow::Error>,
+    /// When the timer of the kernel's half is due.
+    timeout_at: Option<u64>,
     oracle: Oracle,
 }
 
@@ -115,24 +127,45 @@ pub fn run(
     tuning: Tuning,
     seed: u64,
 ) -> Result<(Stats, Option<Violation>)> {
-    follow(scenario, code, tuning, seed, Follow::default())
+    follow(scenario, code, tuning, seed, None, Follow::default())
 }
 
-/// As [`run`], followed by somebody, who may end it early: the statistics are those up to then.
+/// As [`run`], where a policy in user space decides.
 ///
 /// # Errors
-/// When the system has no room for it.
+/// When the system has no room for it, or the policy panics.
+pub fn run_policy(
+    scenario: &Scenario,
+    code: &[u8],
+    tuning: Tuning,
+    seed: u64,
+    hosted: Hosted,
+) -> Result<(Stats, Option<Violation>)> {
+    follow(scenario, code, tuning, seed, Some(hosted), Follow::default())
+}
+
+/// As those, followed by somebody, who may end it early: the statistics are those up to then.
+///
+/// # Errors
+/// When the system has no room for it, or the policy panics.
 pub fn follow<'a>(
     scenario: &'a Scenario,
     code: &[u8],
     tuning: Tuning,
     seed: u64,
+    hosted: Option<Hosted>,
     follow: Follow<'a>,
 ) -> Result<(Stats, Option<Violation>)> {
-    let object = Object::open(code, &scenario.topology, tuning)?;
+    let relayed = hosted.as_ref().map(Hosted::relayed);
+    let object = Object::open(code, &scenario.topology, tuning, relayed.as_ref())?;
     let mut machine = Machine::new(scenario, object, seed, tuning, follow);
+    machine.oracle.relayed(relayed.as_ref());
+    machine.process = hosted.map(|hosted| Process::new(hosted.policy, scenario, tuning.slice_max));
     machine.run();
-    Ok((machine.stats, machine.violation))
+    match machine.failure {
+        Some(failure) => Err(failure),
+        None => Ok((machine.stats, machine.violation)),
+    }
 }
 
 impl<'a> Machine<'a> {
@@ -160,8 +193,12 @@ impl<'a> Machine<'a> {
             violation: None,
             slice_max_ns: tuning.slice_max.0,
             locks: scenario.locks().iter().map(|_| Lock::default()).collect(),
+            conditions: vec![Condition::new(); scenario.conditions],
             script: (0..scenario.event.len()).map(|number| Event::rng(number, seed)).collect(),
             follow,
+            process: None,
+            failure: None,
+            timeout_at: None,
             oracle,
         };
         for (index, group) in scenario.group.iter().enumerate() {
@@ -182,7 +219,8 @@ impl<'a> Machine<'a> {
     pub(super) fn create(&mut self, group: usize, number: usize) -> TaskId {
         let id = TaskId(self.actors.len() as u32);
         let of = &self.scenario.group[group];
-        let birth = Birth { pid: Pid(id.0 as i32 + 2), nice: of.nice.0, policy: of.policy as u32 };
+        let pid = Pid(id.0 as i32 + PID_FIRST);
+        let birth = Birth { pid, nice: of.nice.0, policy: of.policy as u32, name: &of.name };
         let allowed = Mask::of(self.cpus.len(), self.scenario.allowed(of));
         self.kernel.tasks.push(Task::new(id, birth, allowed));
         self.actors.push(Actor::new(group, number, self.seed, u64::from(id.0)));
@@ -196,6 +234,7 @@ impl<'a> Machine<'a> {
         for cpu in 0..self.cpus.len() as u32 {
             self.kernel.idle.update(cpu, true);
         }
+        self.start_process();
         let error = self.kernel.init();
         if error != 0 {
             self.kernel.eject(format!("ops.init() failed: {error}"));
@@ -203,6 +242,7 @@ impl<'a> Machine<'a> {
         self.after_callback(0);
         let mut at_end = true;
         while self.violation.is_none()
+            && self.failure.is_none()
             && let Some((at, kind)) = self.events.pop(end)
         {
             self.now = at;
@@ -214,7 +254,7 @@ impl<'a> Machine<'a> {
                 break;
             }
         }
-        at_end &= self.violation.is_none();
+        at_end &= self.violation.is_none() && self.failure.is_none();
         if at_end {
             self.now = end;
             self.kernel.set_now(end);
@@ -277,6 +317,8 @@ impl<'a> Machine<'a> {
             Kind::GiveBack(cpu) => self.give_back(cpu),
             Kind::Stopper(cpu, id) => self.stopper(cpu, id),
             Kind::Hotplug(cpu) => self.hotplug(cpu),
+            Kind::Timeout(cpu) => self.timeout(cpu),
+            Kind::Process => self.process(),
             Kind::Watch => {
                 if let Some((oracle, what)) = self.oracle.watch(&self.kernel, &self.cpus, self.now)
                 {
@@ -287,6 +329,24 @@ impl<'a> Machine<'a> {
                 self.events.push(self.now + tick_ns, Kind::Watch);
             }
         }
+    }
+
+    /// The kernel's half has started its timer, in place of any start before.
+    pub(super) fn start_timer(&mut self, cpu: u32, delay_ns: u64) {
+        let at = self.now + delay_ns;
+        self.timeout_at = Some(at);
+        self.events.push(at, Kind::Timeout(cpu));
+    }
+
+    /// The timer is due, where it was started, or where timers of a CPU that is gone go.
+    fn timeout(&mut self, cpu: u32) {
+        if self.timeout_at != Some(self.now) {
+            return;
+        }
+        self.timeout_at = None;
+        let cpu = if self.is_dead(cpu) { self.alive(cpu) } else { cpu };
+        self.kernel.timer_due(cpu);
+        self.after_callback(cpu);
     }
 
     /// Something that must not be has happened.
@@ -314,6 +374,7 @@ impl<'a> Machine<'a> {
                 self.cpus[cpu].offline_ns += self.now - since;
             }
         }
+        self.stats.policy = self.policy_stats();
         let machine = &mut self.stats.machine;
         machine.simulated_ns = self.now;
         machine.cpu_ns = self.now * self.cpus.len() as u64;

@@ -43,7 +43,10 @@ mod object;
 mod oracle;
 mod phase;
 mod plan;
+mod relay;
 mod report;
+mod ring;
+mod rtapp;
 mod scenario;
 mod sched;
 mod script;
@@ -55,13 +58,15 @@ mod topology;
 mod trace;
 
 pub use self::{
-    machine::{Violation, follow, run},
+    machine::{Violation, follow, run, run_policy},
     object::BUILTIN,
-    plan::{Plan, Results},
+    plan::{Plan, Policies, Results},
+    relay::Hosted,
     report::Summary,
+    rtapp::parse as parse_rtapp,
     scenario::Scenario,
     show::Follow,
-    stats::{Durations, Stats},
+    stats::{Durations, PolicyStats, Stats},
     sweep::Sweep,
     topology::parse as parse_topology,
     trace::Trace,
@@ -71,6 +76,9 @@ pub use self::{
 #[allow(missing_docs, non_camel_case_types, non_upper_case_globals, non_snake_case, dead_code)]
 #[allow(clippy::all, clippy::undocumented_unsafe_blocks, clippy::unwrap_used)]
 mod abi {
-    use crate::bpf::skel::types::knobs;
+    use crate::bpf::{
+        intf::{relay, relay_call},
+        skel::types::knobs,
+    };
     include!(concat!(env!("OUT_DIR"), "/sim_abi.rs"));
 }

@@ -9,7 +9,10 @@ use super::{
     stats::Stats,
     task::{Place, QueueId, TaskId},
 };
-use crate::settings::Tuning;
+use crate::{
+    bpf::intf,
+    settings::{Relayed, Tuning},
+};
 
 /// Which oracle, and what it saw.
 pub type Finding = (&'static str, String);
@@ -32,11 +35,17 @@ const SHARE_ERROR: u64 = 10;
 /// and by this of all CPUs: whoever waited for 5 s goes first, for a tick.
 const SHARE_RESCUES: u64 = 1;
 
+/// The period of the timer beneath a policy in user space is its grace period, within these: `relay.h`.
+const TIMER_MIN_NS: u64 = 1_000_000;
+const TIMER_MAX_NS: u64 = 10_000_000;
+
 /// The oracles of a run.
 pub struct Oracle {
     tick_ns: u64,
     timeout_ns: u64,
     slice_max_ns: u64,
+    /// How long a CPU may wait for a policy in user space.
+    policy_ns: u64,
     /// Groups of tasks that never sleep, where all may run everywhere and all CPUs share one queue.
     judged: bool,
     hogs: Vec<bool>,
@@ -56,12 +65,24 @@ impl Oracle {
             tick_ns: scenario.hz.period_ns(),
             timeout_ns,
             slice_max_ns: tuning.slice_max.0,
+            policy_ns: 0,
             judged: free && scenario.topology.llcs.len() == 1 && scenario.duration >= SHARE_MIN_NS,
             hogs: scenario.group.iter().map(|group| group.is_hog()).collect(),
             free,
             starved_at: 0,
             unsettled_until: 0,
         }
+    }
+
+    /// A policy in user space decides. The base beneath it has a CPU wait for the grace period, and the one that looks for
+    /// such a CPU is a timer of about that period (`relay.h`), which may just miss it. Slices are the policy's then, and
+    /// shares its business.
+    pub fn relayed(&mut self, relayed: Option<&Relayed>) {
+        let Some(relayed) = relayed else { return };
+        let timer_ns = relayed.grace.0.clamp(TIMER_MIN_NS, TIMER_MAX_NS);
+        self.policy_ns = relayed.grace.0 + 2 * timer_ns;
+        self.slice_max_ns = self.slice_max_ns.max(u64::from(intf::DECIDED_SLICE_MAX_US) * 1000);
+        self.judged = false;
     }
 
     /// Looks at the machine, once a tick.
@@ -76,7 +97,7 @@ impl Oracle {
     }
 
     fn work_conservation(&mut self, kernel: &Kernel, cpus: &[Cpu], now: u64) -> Option<Finding> {
-        let limit = self.tick_ns + IDLE_SLACK_NS;
+        let limit = self.tick_ns + IDLE_SLACK_NS + self.policy_ns;
         let is_long = |since: u64| now - since > limit;
         if !cpus.iter().any(|cpu| cpu.idle_at.is_some_and(is_long)) {
             return None;
@@ -104,6 +125,8 @@ impl Oracle {
                 Place::Queued(QueueId::Global(node), _) if task.rcu_nesting() > 0 => {
                     kernel.cpus[cpu as usize].node != node
                 }
+                // By the decision of a policy in user space it is for one CPU and no other.
+                Place::Queued(queue, _) => Kernel::decided_for(queue).is_some_and(|its| its != cpu),
                 _ => false,
             };
             let idle = (0..).zip(cpus).find(|&(cpu, state)| {

@@ -2,7 +2,7 @@
 
 use super::{
     dist::Dist,
-    scenario::{maybe_span, span},
+    scenario::{Nice, maybe_span, span},
 };
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -45,6 +45,25 @@ pub enum Phase {
     Unlock(String),
     /// Ends.
     Exit,
+    /// Sleeps until the next time of a timer of its own: `every` after the last one, the first of which was its birth. One that
+    /// is over is left out; then the next one is counted from now, or, if it is absolute, from there all the same.
+    #[serde(skip)]
+    Timer { timer: usize, every: u64, absolute: bool },
+    /// Sleeps until a condition is signalled, without the mutex meanwhile.
+    #[serde(skip)]
+    Await { condition: usize, mutex: Option<String> },
+    /// Wakes whoever has waited longest for a condition, or all.
+    #[serde(skip)]
+    Signal { condition: usize, all: bool },
+    /// Gives itself another affinity; an empty one is everywhere.
+    #[serde(skip)]
+    Affinity(String),
+    /// Gives itself another nice value.
+    #[serde(skip)]
+    Nice(Nice),
+    /// Goes back to that phase until it has been there so many times; none: for ever. Two levels of this may be nested.
+    #[serde(skip)]
+    Repeat { level: u8, from: usize, times: Option<u64> },
 }
 
 /// A period, and by when the work of each has to be done.
@@ -64,6 +83,15 @@ impl Phase {
     pub fn lock(&self) -> Option<&str> {
         match self {
             Self::Lock(name) | Self::Unlock(name) => Some(name),
+            Self::Await { mutex, .. } => mutex.as_deref(),
+            _ => None,
+        }
+    }
+
+    /// The list of CPUs that it names; not one of all.
+    pub fn cpus(&self) -> Option<&str> {
+        match self {
+            Self::Affinity(list) if !list.is_empty() => Some(list),
             _ => None,
         }
     }

@@ -3,7 +3,9 @@
 use super::{
     machine::{Violation, follow},
     object::BUILTIN,
+    relay::Hosted,
     report::Summary,
+    rtapp,
     scenario::Scenario,
     show::Follow,
     stats::Stats,
@@ -49,7 +51,11 @@ pub struct Plan {
     pub runs: u64,
     /// CPUs instead of the scenario's.
     pub topology: Option<Topology>,
-    /// The figures that the policy decides by.
+    /// Who decides: a name of [`crate::policy::builtin`], or that of the program's own policy.
+    pub policy: String,
+    /// The options of a policy in user space: keys and values.
+    pub options: Vec<(String, String)>,
+    /// The figures that the kernel's half decides by.
     pub tuning: Tuning,
     /// Values of a setting to run it under, one after the other.
     pub sweep: Option<Sweep>,
@@ -58,6 +64,9 @@ pub struct Plan {
     /// Print JSON.
     pub json: bool,
 }
+
+/// Makes the policy in user space of a run; none if the kernel's half decides.
+pub type Policies<'a> = dyn Fn() -> Result<Option<Hosted>> + Sync + 'a;
 
 /// What came of it.
 #[derive(Debug)]
@@ -119,16 +128,23 @@ impl Plan {
         }
         let text = String::from_utf8(bytes)
             .map_err(|error| refuse(format!("a scenario is UTF-8 text: {error}")))?;
-        Scenario::parse(&text, self.topology.clone()).map_err(refuse)
+        let is_json = self.file.extension().is_some_and(|extension| extension == "json");
+        let parse = if is_json { rtapp::parse } else { Scenario::parse };
+        parse(&text, self.topology.clone()).map_err(refuse)
     }
 
     /// Runs it on all CPUs of this machine, until `stop`: then the results are of what has been run. They are the same on
     /// any number of CPUs.
     ///
     /// # Errors
-    /// When the system has no room for a run, or a trace cannot be written.
-    pub fn run<'a>(&self, scenario: &'a Scenario, stop: &Stop) -> Result<Results<'a>> {
-        let results = Self::run_all(std::slice::from_ref(self), scenario, stop)?;
+    /// When the system has no room for a run, a policy panics, or a trace cannot be written.
+    pub fn run<'a>(
+        &self,
+        scenario: &'a Scenario,
+        policies: &Policies<'_>,
+        stop: &Stop,
+    ) -> Result<Results<'a>> {
+        let results = Self::run_all(std::slice::from_ref(self), scenario, policies, stop)?;
         results.into_iter().next().context("a plan of no runs")
     }
 
@@ -136,6 +152,7 @@ impl Plan {
     pub(super) fn run_all<'a>(
         plans: &[Self],
         scenario: &'a Scenario,
+        policies: &Policies<'_>,
         stop: &Stop,
     ) -> Result<Vec<Results<'a>>> {
         let Some(first) = plans.first() else { return Ok(Vec::new()) };
@@ -162,7 +179,8 @@ impl Plan {
                 };
                 let (began, seed) = (cpu_time()?, plan.seed.wrapping_add(number % first.runs));
                 let followed = Follow { goes_on: Some(&goes_on), trace: trace.as_mut() };
-                let (stats, violation) = follow(scenario, BUILTIN, plan.tuning, seed, followed)?;
+                let (stats, violation) =
+                    follow(scenario, BUILTIN, plan.tuning, seed, policies()?, followed)?;
                 progress.add(scenario.duration.saturating_sub(told.get()));
                 trace.map_or(Ok(()), Trace::finish)?;
                 runs.push((number, stats, violation, cpu_time()?.saturating_sub(began)));

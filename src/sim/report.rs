@@ -2,8 +2,9 @@
 
 use super::{
     scenario::Scenario,
-    stats::{Durations, GroupStats, Stats},
+    stats::{Durations, GroupStats, PolicyStats, Stats},
 };
+use crate::stats::text;
 use serde_json::{Map, Value, json};
 use std::{fmt::Write, fs, time::Duration};
 
@@ -77,6 +78,9 @@ impl Summary<'_> {
             self.took.as_secs_f64(),
             self.events_per_s()
         );
+        if let Some(policy) = &self.stats.policy {
+            text += &policy_line(policy);
+        }
         text
     }
 
@@ -154,6 +158,7 @@ impl Summary<'_> {
                 "events_per_s": self.events_per_s(),
                 "peak_memory_kib": peak_memory_kib(),
             },
+            "policy": self.stats.policy.as_ref().map(policy_json),
         })
     }
 }
@@ -163,6 +168,36 @@ fn peak_memory_kib() -> Option<u64> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     line.trim().strip_suffix(" kB")?.parse().ok()
+}
+
+/// A policy in user space, in two lines.
+fn policy_line(policy: &PolicyStats) -> String {
+    let mut line = format!("policy {}", policy.name);
+    for (name, count) in policy.counts() {
+        let _ = write!(line, "  {name} {count}");
+    }
+    let _ = write!(line, " for {:.1} s\nanswer", policy.late_ns as f64 / 1e9);
+    for (name, durations) in [("", &policy.answer), ("  until it ran", &policy.served)] {
+        let us = |share| durations.percentile_us(share).map_or_else(|| "-".to_owned(), duration);
+        let _ = write!(line, "{name} p50 {} p99 {}", us(0.5), us(0.99));
+    }
+    for (name, value) in &policy.figures {
+        let _ = write!(line, "  {} {value}", text::printable(name.as_bytes()));
+    }
+    line + "\n"
+}
+
+fn policy_json(policy: &PolicyStats) -> Value {
+    let counts: Map<_, _> =
+        policy.counts().iter().map(|&(name, count)| (name.to_owned(), json!(count))).collect();
+    json!({
+        "name": policy.name,
+        "counters": counts,
+        "late_s": policy.late_ns as f64 / 1e9,
+        "answer": percentiles(&policy.answer),
+        "served": percentiles(&policy.served),
+        "figures": policy.figures,
+    })
 }
 
 /// Rows as aligned columns: the first to the left, the others to the right.

@@ -39,6 +39,9 @@ pub struct Scenario {
     /// What happens to the machine and to them meanwhile.
     #[serde(default)]
     pub event: Vec<Event>,
+    /// How many conditions its tasks wait for and signal.
+    #[serde(skip)]
+    pub conditions: usize,
 }
 
 /// Ticks a second: one of the kernel's own choices.
@@ -47,7 +50,8 @@ pub struct Scenario {
 pub struct Hz(u64);
 
 impl Hz {
-    fn usual() -> Self {
+    /// What most distributions have.
+    pub fn usual() -> Self {
         Self(250)
     }
 
@@ -96,6 +100,12 @@ pub struct Costs {
     /// The same from another node.
     #[serde(deserialize_with = "span")]
     pub migrate_node: u64,
+    /// From an event for a policy in user space that sleeps to its first call.
+    #[serde(deserialize_with = "span")]
+    pub policy_wake: u64,
+    /// What each call of it takes, with its part of handing the decisions over.
+    #[serde(deserialize_with = "span")]
+    pub policy_call: u64,
 }
 
 impl Default for Costs {
@@ -108,6 +118,8 @@ impl Default for Costs {
             migrate: 2_000,
             migrate_llc: 20_000,
             migrate_node: 40_000,
+            policy_wake: 20_000,
+            policy_call: 2_000,
         }
     }
 }
@@ -188,10 +200,19 @@ impl Scenario {
             toml::from_str(text).map_err(|e| located(text, e.span(), e.message()))?;
         scenario.topology = topology.unwrap_or(scenario.topology);
         scenario.check()?;
+        let names = scenario.group.iter().map(|group| (group.name.as_str(), group.tasks));
+        let names = names.collect();
+        for group in &scenario.group {
+            phase::check(&group.phases, &names).map_err(|error| group.refuse(&error))?;
+        }
         Ok(scenario)
     }
 
-    fn check(&self) -> Result<(), String> {
+    /// Whether it can be simulated: what is said of more than one thing at a time. Phases are the business of who reads them.
+    ///
+    /// # Errors
+    /// What is wrong.
+    pub(super) fn check(&self) -> Result<(), String> {
         if self.duration == 0 {
             return Err("duration: must be longer than 0".into());
         }
@@ -220,17 +241,23 @@ impl Scenario {
                 .map_err(|e| format!("event: {e}"))?;
         }
         for group in &self.group {
-            group
-                .check(&names, nr_cpus)
-                .map_err(|e| format!("group '{}': {e}", group.name.escape_default()))?;
+            let lists = group.phases.iter().filter_map(Phase::cpus).chain(group.cpus.as_deref());
+            for list in lists {
+                check_cpus(list, nr_cpus).map_err(|error| group.refuse(&error))?;
+            }
         }
         Ok(())
     }
 
     /// Where the tasks of a group may run.
     pub fn allowed(&self, group: &Group) -> Vec<CpuId> {
+        self.cpus(group.cpus.as_deref())
+    }
+
+    /// The CPUs of a list; all of none, and of an empty one.
+    pub fn cpus(&self, list: Option<&str>) -> Vec<CpuId> {
         let nr_cpus = self.topology.places.len();
-        match &group.cpus {
+        match list.filter(|list| !list.is_empty()) {
             Some(list) => cpulist::parse(list, nr_cpus),
             None => (0..nr_cpus as u32).map(CpuId).collect(),
         }
@@ -262,9 +289,8 @@ impl Group {
         self.phases.iter().all(|phase| matches!(phase, Phase::Run(_)))
     }
 
-    fn check(&self, names: &BTreeMap<&str, u32>, nr_cpus: usize) -> Result<(), String> {
-        self.cpus.as_deref().map_or(Ok(()), |list| check_cpus(list, nr_cpus))?;
-        phase::check(&self.phases, names)
+    fn refuse(&self, error: &str) -> String {
+        format!("group '{}': {error}", self.name.escape_default())
     }
 }
 

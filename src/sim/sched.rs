@@ -48,6 +48,10 @@ impl Machine<'_> {
         while let Some(cpu) = self.kernel.rescheds.pop() {
             self.resched(cpu, here);
         }
+        if let Some((cpu, delay_ns)) = self.kernel.timer.take() {
+            self.start_timer(cpu, delay_ns);
+        }
+        self.wake_process();
         if self.kernel.kicks.is_empty() {
             return;
         }
@@ -164,6 +168,9 @@ impl Machine<'_> {
                 }
             }
             Pick::Local(next) => {
+                if let Some(id) = prev.filter(|&id| id != next) {
+                    self.count_switch(id, runnable);
+                }
                 if let (Some(id), true) = (prev, runnable) {
                     self.put_prev(cpu, id, 0);
                 }
@@ -173,6 +180,9 @@ impl Machine<'_> {
                 }
             }
             Pick::Nothing => {
+                if let Some(id) = prev {
+                    self.count_switch(id, runnable);
+                }
                 if let (Some(id), true) = (prev, runnable) {
                     self.put_prev(cpu, id, abi::SCX_ENQ_LAST);
                 }
@@ -184,6 +194,16 @@ impl Machine<'_> {
         }
         self.balance_push(cpu);
         self.show_switch(cpu);
+    }
+
+    /// A task leaves its CPU to another one, or to nobody; `taken`: it could go on.
+    pub(super) fn count_switch(&mut self, id: TaskId, taken: bool) {
+        let task = self.kernel.task(id);
+        if taken {
+            task.set_involuntary_switches(task.involuntary_switches() + 1);
+        } else {
+            task.set_voluntary_switches(task.voluntary_switches() + 1);
+        }
     }
 
     /// `balance_one()`.

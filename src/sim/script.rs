@@ -36,6 +36,8 @@ pub enum What {
     Offline { cpus: String, lasts: Option<Dist> },
     /// A higher class has CPUs for so long.
     Realtime { cpus: String, lasts: Dist },
+    /// The process of the policy in user space is stopped for so long; without one, nothing.
+    PolicyStopped { lasts: Dist },
 }
 
 /// As the file has it.
@@ -60,6 +62,8 @@ enum Name {
     Affinity,
     Offline,
     Realtime,
+    #[serde(rename = "policy-stopped")]
+    PolicyStopped,
 }
 
 impl TryFrom<Raw> for Event {
@@ -72,12 +76,14 @@ impl TryFrom<Raw> for Event {
             (Name::Affinity, Some(group), None, Some(cpus), None) => What::Affinity { group, cpus },
             (Name::Offline, None, None, Some(cpus), lasts) => What::Offline { cpus, lasts },
             (Name::Realtime, None, None, Some(cpus), Some(lasts)) => What::Realtime { cpus, lasts },
+            (Name::PolicyStopped, None, None, None, Some(lasts)) => What::PolicyStopped { lasts },
             (Name::Renice, ..) => return Err("an event 'renice' has a group and nice"),
             (Name::Affinity, ..) => return Err("an event 'affinity' has a group and cpus"),
             (Name::Offline, ..) => {
                 return Err("an event 'offline' has cpus and, if they return, for");
             }
             (Name::Realtime, ..) => return Err("an event 'realtime' has cpus and for"),
+            (Name::PolicyStopped, ..) => return Err("an event 'policy-stopped' has for"),
         };
         if every == Some(Dist::Fixed(0)) {
             return Err("every must be longer than 0");
@@ -91,14 +97,14 @@ impl Event {
     pub fn group(&self) -> Option<&str> {
         match &self.what {
             What::Renice { group, .. } | What::Affinity { group, .. } => Some(group),
-            What::Offline { .. } | What::Realtime { .. } => None,
+            What::Offline { .. } | What::Realtime { .. } | What::PolicyStopped { .. } => None,
         }
     }
 
     /// The CPUs that it is about.
     pub fn cpus(&self) -> Option<&str> {
         match &self.what {
-            What::Renice { .. } => None,
+            What::Renice { .. } | What::PolicyStopped { .. } => None,
             What::Affinity { cpus, .. }
             | What::Offline { cpus, .. }
             | What::Realtime { cpus, .. } => Some(cpus),
@@ -135,6 +141,10 @@ impl Machine<'_> {
                 for &CpuId(cpu) in &cpus {
                     self.events.push(self.now, Kind::Take(cpu, draw(*lasts).max(1)));
                 }
+            }
+            What::PolicyStopped { lasts } => {
+                let lasts = draw(*lasts);
+                self.stop_process(lasts);
             }
         }
         if let Some(after) = next {

@@ -1,6 +1,7 @@
 //! What a simulated machine adds up.
 
 use crate::{bpf::policy, stats::hist};
+use std::collections::BTreeMap;
 
 /// Durations.
 #[derive(Debug, Clone)]
@@ -22,6 +23,12 @@ impl Durations {
     pub fn add(&mut self, ns: u64) {
         self.slots[policy::hist_slot(ns) as usize] += 1;
         self.max_ns = self.max_ns.max(ns);
+    }
+
+    /// From the slots of a histogram that the kernel's half filled. The longest is the end of the last slot in use.
+    pub fn of_slots(slots: [u64; hist::SLOTS]) -> Self {
+        let last = slots.iter().rposition(|&count| count > 0);
+        Self { slots: Box::new(slots), max_ns: last.map_or(0, |slot| hist::slot_end(slot).0) }
     }
 
     /// How many there are.
@@ -86,6 +93,68 @@ pub struct MachineStats {
     pub events: u64,
 }
 
+/// Of a policy in user space.
+#[derive(Debug, Clone, Default)]
+pub struct PolicyStats {
+    /// What it is called.
+    pub name: String,
+    /// The counters of these names, of all CPUs: see `src/bpf/intf.h`.
+    pub offered: u64,
+    /// Likewise.
+    pub decided: u64,
+    /// Likewise.
+    pub taken: u64,
+    /// Likewise.
+    pub gone: u64,
+    /// Likewise.
+    pub overflow: u64,
+    /// Likewise.
+    pub stale: u64,
+    /// Likewise.
+    pub malformed: u64,
+    /// Likewise.
+    pub late: u64,
+    /// How long the base had taken over.
+    pub late_ns: u64,
+    /// From an offer to the decision.
+    pub answer: Durations,
+    /// From an offer to the run that follows the decision.
+    pub served: Durations,
+    /// Figures of its own, as it last showed them.
+    pub figures: BTreeMap<String, f64>,
+}
+
+impl PolicyStats {
+    /// Counts by their names.
+    pub fn counts(&self) -> [(&'static str, u64); 8] {
+        [
+            ("offered", self.offered),
+            ("decided", self.decided),
+            ("taken", self.taken),
+            ("gone", self.gone),
+            ("overflow", self.overflow),
+            ("stale", self.stale),
+            ("malformed", self.malformed),
+            ("late", self.late),
+        ]
+    }
+
+    fn merge(&mut self, other: &Self) {
+        self.offered += other.offered;
+        self.decided += other.decided;
+        self.taken += other.taken;
+        self.gone += other.gone;
+        self.overflow += other.overflow;
+        self.stale += other.stale;
+        self.malformed += other.malformed;
+        self.late += other.late;
+        self.late_ns += other.late_ns;
+        self.answer.merge(&other.answer);
+        self.served.merge(&other.served);
+        self.figures.clone_from(&other.figures);
+    }
+}
+
 /// What a run adds up to.
 #[derive(Debug, Clone, Default)]
 pub struct Stats {
@@ -93,6 +162,8 @@ pub struct Stats {
     pub groups: Vec<GroupStats>,
     /// Of the machine.
     pub machine: MachineStats,
+    /// Of the policy in user space, if one decided.
+    pub policy: Option<PolicyStats>,
     /// A number that stands for everything that happened, in its order.
     pub log_hash: u64,
 }
@@ -124,6 +195,9 @@ impl Stats {
         to.shared_ns += from.shared_ns;
         to.switches += from.switches;
         to.events += from.events;
+        if let (Some(to), Some(from)) = (&mut self.policy, &other.policy) {
+            to.merge(from);
+        }
         self.log_hash = self.log_hash.rotate_left(1) ^ other.log_hash;
     }
 }

@@ -1,7 +1,7 @@
 //! `--sweep`: the same scenario under several values of a setting, and the trade-off that they make.
 
 use super::{
-    plan::{Plan, Results},
+    plan::{Plan, Policies, Results},
     report::{Summary, duration},
     scenario::Scenario,
 };
@@ -37,16 +37,17 @@ impl Sweep {
     /// Runs the plan under each value, until `stop`.
     ///
     /// # Errors
-    /// When the system has no room for a run.
+    /// When the system has no room for a run, or a policy panics.
     pub fn run<'a>(
         &self,
         plan: &Plan,
         scenario: &'a Scenario,
+        policies: &Policies<'_>,
         stop: &Stop,
     ) -> Result<Vec<(u64, Results<'a>)>> {
         let plans: Vec<_> =
             self.points.iter().map(|&(_, tuning)| Plan { tuning, ..plan.clone() }).collect();
-        let results = Plan::run_all(&plans, scenario, stop)?;
+        let results = Plan::run_all(&plans, scenario, policies, stop)?;
         Ok(self.points.iter().map(|(value, _)| *value).zip(results).collect())
     }
 

@@ -58,13 +58,15 @@ pub struct Insertion {
 
 /// What a task is like when it is born.
 #[derive(Debug, Clone, Copy)]
-pub struct Birth {
+pub struct Birth<'a> {
     /// Number.
     pub pid: Pid,
     /// -20 to 19.
     pub nice: i32,
     /// `SCHED_*`.
     pub policy: u32,
+    /// What it calls itself; the kernel keeps 15 bytes of it.
+    pub name: &'a str,
 }
 
 /// A task.
@@ -119,7 +121,7 @@ macro_rules! shared {
 
 impl Task {
     /// A task that is not born yet. `allowed` is not empty.
-    pub fn new(id: TaskId, birth: Birth, allowed: Mask) -> Self {
+    pub fn new(id: TaskId, birth: Birth<'_>, allowed: Mask) -> Self {
         // SAFETY: integers and pointers only, for which zero is a value.
         let mut p: Box<abi::task_struct> = Box::new(unsafe { std::mem::zeroed() });
         p.pid = birth.pid.0;
@@ -128,6 +130,10 @@ impl Task {
         p.policy = birth.policy;
         p.nr_cpus_allowed = allowed.bits().count() as i32;
         p.cpus_ptr = allowed.as_ptr();
+        let room = p.comm.len() - 1;
+        for (to, from) in p.comm[..room].iter_mut().zip(birth.name.bytes()) {
+            *to = from as _;
+        }
         p.index = id.0;
         p.__state = abi::TASK_INTERRUPTIBLE;
         Self {
@@ -169,6 +175,27 @@ impl Task {
         rcu_nesting, set_rcu_nesting: i32 = rcu_read_lock_nesting;
         /// Number.
         pid: i32 = pid;
+        /// How often it gave up its CPU to sleep.
+        voluntary_switches, set_voluntary_switches: u64 = nvcsw;
+        /// How often that was taken from it.
+        involuntary_switches, set_involuntary_switches: u64 = nivcsw;
+    }
+
+    /// Puts it down that the task is in a queue, or in none and given to the scheduler.
+    pub fn set_queue(&mut self, queue: Option<(QueueId, Spot)>) {
+        let dsq = match queue {
+            None => None,
+            Some((QueueId::Local(_), _)) => Some(abi::SCX_DSQ_LOCAL),
+            Some((QueueId::Global(_), _)) => Some(abi::SCX_DSQ_GLOBAL),
+            Some((QueueId::Custom(id), _)) => Some(id),
+        };
+        self.place = queue.map_or(Place::Held, |(queue, spot)| Place::Queued(queue, spot));
+        let p = self.p.as_ptr();
+        // SAFETY: as for the fields above; the pointer is to the same allocation.
+        unsafe {
+            (*p).at.id = dsq.unwrap_or_default();
+            (*p).scx.dsq = dsq.map_or(std::ptr::null_mut(), |_| &raw mut (*p).at);
+        }
     }
 
     /// Its static priority: 120 is nice 0.

@@ -1,7 +1,10 @@
 //! Seeded bugs: each patch of `tests/mutants` is applied to a copy of the kernel's half, which then has to be caught. One
 //! that survives shows that an oracle or a case is missing.
 
-use super::suite::{self, Finding};
+use super::{
+    policies,
+    suite::{self, Finding},
+};
 use std::{
     collections::BTreeMap,
     env, fs,
@@ -10,6 +13,9 @@ use std::{
     sync::Mutex,
     thread,
 };
+
+/// Patches whose name begins so are about what is beneath a policy in user space.
+const OF_RELAY: &str = "policy-";
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
@@ -65,8 +71,12 @@ fn every_mutant_is_caught() {
             scope.spawn(|| {
                 loop {
                     let Some(patch) = left.lock().expect("no panic").next() else { return };
-                    let found = suite::findings(&build(patch));
                     let name = patch.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+                    let code = build(patch);
+                    let found = match name.starts_with(OF_RELAY) {
+                        true => policies::findings(&code),
+                        false => suite::findings(&code),
+                    };
                     table.lock().expect("no panic").push((name, class(patch), found));
                 }
             });

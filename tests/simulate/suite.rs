@@ -388,9 +388,14 @@ pub fn on_a_fast_machine(text: &str) -> String {
     format!("{text}\n{COSTS}")
 }
 
+/// All cases.
+pub fn all() -> impl Iterator<Item = &'static Case> {
+    CASES.iter().chain(upheaval::CASES).chain(finer::CASES)
+}
+
 /// The first case that finds something.
 pub fn findings(code: &[u8]) -> Option<Finding> {
-    CASES.iter().chain(upheaval::CASES).chain(finer::CASES).find_map(|case| {
+    all().find_map(|case| {
         let scenario = Scenario::parse(&on_a_fast_machine(case.text), None)
             .unwrap_or_else(|e| panic!("{}: {e}", case.name));
         let (stats, violation) =

@@ -267,7 +267,7 @@ fn in_the_simulator(
     let path = Path::new("/tmp/simulated");
     let mut trace = Trace::create(path)?;
     let follow = Follow { trace: Some(&mut trace), ..Follow::default() };
-    let (_, violation) = sim::follow(&scenario, BUILTIN, Tuning::default(), 1, follow)?;
+    let (_, violation) = sim::follow(&scenario, BUILTIN, Tuning::default(), 1, None, follow)?;
     ensure!(violation.is_none(), "{}", violation.map(|v| v.to_string()).unwrap_or_default());
     trace.finish()?;
     let entries: Vec<Entry> = perfetto::events(&fs::read(path)?)

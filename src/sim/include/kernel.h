@@ -72,6 +72,8 @@ enum scx_rest {
 	SCX_TASK_QUEUED = 1,
 	SCX_DSQ_ITER_REV = 1 << 16,
 	SCX_DSP_MAX_LOOPS = 32,
+	BPF_RB_AVAIL_DATA = 0,
+	BPF_RB_RING_SIZE = 1,
 	PF_EXITING = 0x4,
 	PF_KTHREAD = 0x200000,
 	TASK_RUNNING = 0,
@@ -107,7 +109,7 @@ struct scx_dispatch_q {
 };
 
 struct sched_ext_entity {
-	struct scx_dispatch_q *dsq; /* only a policy in user space looks at it: NULL */
+	struct scx_dispatch_q *dsq; /* that it is in; NULL: none */
 	u64 dsq_vtime;
 	u64 slice;
 	u32 flags;
@@ -139,6 +141,13 @@ struct task_struct {
 	u32 index;     /* in its table of tasks */
 	s32 cpu;       /* whose runqueue it is on */
 	void *storage; /* of the map of kind TASK_STORAGE: there is but one */
+	struct scx_dispatch_q at; /* what scx.dsq points to */
+};
+
+/* The callback is called with the map, the key, and the element that the timer is the first of. */
+struct bpf_timer {
+	s32 (*callback)(void *, u32 *, void *);
+	void *map;
 };
 
 struct scx_init_task_args {
@@ -212,6 +221,13 @@ struct sim_kfuncs {
 	struct bpf_cpumask *(*cpumask_create)(void *);
 	void (*cpumask_release)(void *, struct bpf_cpumask *);
 	void *(*storage_create)(void *, struct task_struct *, u64 bytes);
+	/* There is one ring. */
+	void *(*ringbuf_reserve)(void *, u64 bytes);
+	void (*ringbuf_submit)(void *, void *record);
+	u64 (*ringbuf_query)(void *, u64 flags);
+	/* And one timer. */
+	s32 (*timer_start)(void *, struct bpf_timer *, u64 delay_ns);
+	struct task_struct *(*task_from_pid)(void *, s32 pid);
 	/* Something is called that this machine does not have: ends the simulation. */
 	void (*refuse)(void *, const char *name);
 };
@@ -245,9 +261,15 @@ struct sim_rodata {
 	u32 *nr_llcs;
 	u32 *nr_nodes;
 	bool *smt_enabled;
+	bool *relayed;
+	u32 *event_bytes;
+	u32 *event_mask_bytes;
 };
 
+/* Of intf.h. */
 struct knobs;
+struct relay;
+struct relay_call;
 
 /* All that the object gives away, as the symbol `sim_object`. */
 struct sim_object {
@@ -255,6 +277,10 @@ struct sim_object {
 	struct sched_ext_ops *ops;
 	struct sim_rodata rodata;
 	struct knobs *knobs;
+	struct relay *relay;
+	/* Programs that a policy in user space calls. */
+	s32 (*relay_apply)(struct relay_call *);
+	s32 (*relay_idle_cpu)(struct relay_call *);
 	const struct sim_map *maps;
 	u32 nr_maps;
 	u64 world_bytes; /* size of struct sim_world where this was compiled */

@@ -32,7 +32,8 @@ static struct sim_world sim;
 #define UEI_RECORD(name, info) ((name).kind = (info)->kind)
 
 #define bpf_core_field_exists(field) ((void)sizeof(field), true)
-#define BPF_CORE_READ(p, a, b, c, d) ((p)->a->b->c->d)
+/* As there: what is behind a pointer to nothing reads as 0. */
+#define BPF_CORE_READ(p, a, b, c, d) ((p)->a ? (p)->a->b->c->d : 0)
 #define bpf_core_read(to, bytes, from) bpf_probe_read_kernel(to, bytes, from)
 
 #define bpf_for(i, from, to) for ((i) = (from); (i) < (to); (i)++)
@@ -66,8 +67,6 @@ enum {
 	BPF_F_NO_PREALLOC = 1,
 	BPF_F_MMAPABLE = 1 << 10,
 	BPF_LOCAL_STORAGE_GET_F_CREATE = 1,
-	BPF_RB_AVAIL_DATA = 0,
-	BPF_RB_RING_SIZE = 1,
 	CLOCK_MONOTONIC = 1,
 };
 
@@ -336,11 +335,49 @@ static inline bool scx_bpf_dsq_move_vtime(struct bpf_iter_scx_dsq *it, struct ta
 	     *sim_once = (bpf_iter_##kind##_new(&sim_it, args), (void *)1);                     \
 	     sim_once && ((p) = bpf_iter_##kind##_next(&sim_it));)
 
-/* ---- of a policy in user space, and of an iterator over tasks: not simulated ---- */
+/* ---- a policy in user space: its ring of events, and a timer ---- */
 
-struct bpf_timer {
-	u64 opaque[2];
-};
+static inline void *bpf_ringbuf_reserve(void *ring, u64 bytes, u64 flags)
+{
+	return SIM(ringbuf_reserve, bytes);
+}
+
+static inline void bpf_ringbuf_submit(void *record, u64 flags)
+{
+	SIM(ringbuf_submit, record);
+}
+
+static inline u64 bpf_ringbuf_query(void *ring, u64 flags)
+{
+	return SIM(ringbuf_query, flags);
+}
+
+static inline long bpf_timer_init(struct bpf_timer *timer, void *map, u64 flags)
+{
+	timer->map = map;
+	return 0;
+}
+
+#define bpf_timer_set_callback(timer, function) \
+	((timer)->callback = (s32 (*)(void *, u32 *, void *))(function), 0)
+
+static inline long bpf_timer_start(struct bpf_timer *timer, u64 delay_ns, u64 flags)
+{
+	return SIM(timer_start, timer, delay_ns);
+}
+
+static inline struct task_struct *bpf_task_from_pid(s32 pid)
+{
+	return SIM(task_from_pid, pid);
+}
+
+/* Tasks live as long as the machine. */
+static inline void bpf_task_release(struct task_struct *p)
+{
+}
+
+/* ---- an iterator over tasks: not simulated ---- */
+
 struct seq_file;
 struct bpf_iter_meta {
 	struct seq_file *seq;
@@ -349,47 +386,6 @@ struct bpf_iter__task {
 	struct bpf_iter_meta *meta;
 	struct task_struct *task;
 };
-
-static inline void *bpf_ringbuf_reserve(void *ring, u64 bytes, u64 flags)
-{
-	SIM(refuse, "bpf_ringbuf_reserve");
-	return NULL;
-}
-
-static inline void bpf_ringbuf_submit(void *record, u64 flags)
-{
-	SIM(refuse, "bpf_ringbuf_submit");
-}
-
-static inline u64 bpf_ringbuf_query(void *ring, u64 flags)
-{
-	SIM(refuse, "bpf_ringbuf_query");
-	return 0;
-}
-
-static inline long bpf_timer_init(struct bpf_timer *timer, void *map, u64 flags)
-{
-	SIM(refuse, "bpf_timer_init");
-	return -EINVAL;
-}
-
-#define bpf_timer_set_callback(timer, callback) ((void)(callback), -EINVAL)
-
-static inline long bpf_timer_start(struct bpf_timer *timer, u64 delay_ns, u64 flags)
-{
-	SIM(refuse, "bpf_timer_start");
-	return -EINVAL;
-}
-
-static inline struct task_struct *bpf_task_from_pid(s32 pid)
-{
-	SIM(refuse, "bpf_task_from_pid");
-	return NULL;
-}
-
-static inline void bpf_task_release(struct task_struct *p)
-{
-}
 
 static inline long bpf_seq_write(struct seq_file *seq, const void *data, u32 bytes)
 {
