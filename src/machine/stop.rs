@@ -17,7 +17,7 @@ use std::{
         unix::net::UnixStream,
     },
     path::PathBuf,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError, Weak},
     time::Duration,
 };
 
@@ -129,7 +129,7 @@ impl Stop {
         Ok(Self(Arc::new(Bell::new()?)))
     }
 
-    /// One that SIGINT, SIGTERM and SIGHUP trigger from here on; one a process.
+    /// One that SIGINT, SIGTERM and SIGHUP trigger from here on.
     ///
     /// # Errors
     /// As [`Self::but_hangup`].
@@ -139,16 +139,13 @@ impl Stop {
         Ok(stop)
     }
 
-    /// One that SIGINT and SIGTERM trigger from here on; one a process.
+    /// One that SIGINT and SIGTERM trigger from here on.
     ///
     /// # Errors
-    /// When the process is out of file descriptors or threads, or has one already.
+    /// When the process is out of file descriptors or threads, or handles Ctrl-C by itself.
     pub fn but_hangup() -> Result<Self> {
         let stop = Self::new()?;
-        let on_ctrl_c = stop.clone();
-        // Its feature "termination" would take SIGHUP along with SIGTERM.
-        ctrlc::set_handler(move || on_ctrl_c.trigger())
-            .context("installing a handler of Ctrl-C")?;
+        on_ctrl_c(&stop)?;
         stop.0.on(SIGTERM)?;
         Ok(stop)
     }
@@ -194,6 +191,21 @@ impl Stop {
     }
 }
 
+/// Has Ctrl-C trigger it. The handler is the process's only one, and is for all that there are by then.
+fn on_ctrl_c(stop: &Stop) -> Result<()> {
+    static ALL: Mutex<Vec<Weak<Bell>>> = Mutex::new(Vec::new());
+    let all = || ALL.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut bells = all();
+    if bells.is_empty() {
+        // Its feature "termination" would take SIGHUP along with SIGTERM.
+        let ring =
+            move || all().iter().filter_map(Weak::upgrade).for_each(|bell| Stop(bell).trigger());
+        ctrlc::set_handler(ring).context("installing a handler of Ctrl-C")?;
+    }
+    bells.push(Arc::downgrade(&stop.0));
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -210,6 +222,15 @@ mod tests {
         assert!(started.elapsed() < Duration::from_secs(10));
         thread.join().expect("joined");
         assert!(stop.is_triggered() && stop.is_triggered());
+    }
+
+    #[test]
+    fn ctrl_c_stops_all() {
+        let stops = [(); 2].map(|()| Stop::but_hangup().expect("a handler"));
+        nix::sys::signal::raise(nix::sys::signal::SIGINT).expect("raised");
+        for stop in stops {
+            assert_eq!(stop.wait(Duration::from_secs(20)), Wake::Stop);
+        }
     }
 
     #[test]
