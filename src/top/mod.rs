@@ -13,20 +13,22 @@ use crate::{
     exit::{Exit, Failure},
     machine::{output, stop::Stop},
 };
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use app::App;
 use feed::Feed;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use ratatui::{
     DefaultTerminal,
     crossterm::event::{self, Event},
 };
 use std::{
     io::{IsTerminal, stdin, stdout},
+    os::fd::AsFd,
     path::PathBuf,
     time::{Duration, Instant},
 };
 
-/// A stop signal is seen after this time at most.
+/// Another size of the terminal is seen after this time at most.
 const POLL: Duration = Duration::from_millis(200);
 
 /// What is to be shown.
@@ -50,7 +52,8 @@ pub fn run(options: &Options) -> Result<Exit, Failure> {
         return Err(Failure::new(Exit::Failed, why));
     }
     let feed = if options.demo { Feed::demo() } else { Feed::machine(&options.socket) };
-    let stop = Stop::on_signals()?;
+    // Without a terminal nothing is left to do or to put in order: SIGHUP ends it as it is.
+    let stop = Stop::but_hangup()?;
     let mut terminal = ratatui::try_init().context("setting up the terminal")?;
     let shown = show(&mut terminal, feed, options.interval, &stop);
     ratatui::try_restore().context("restoring the terminal (`reset` does, too)")?;
@@ -75,7 +78,11 @@ fn show(
         }
         terminal.draw(|frame| draw::draw(&mut app, frame)).context("drawing")?;
         let left = due.saturating_duration_since(Instant::now());
-        if event::poll(left.min(POLL)).context("waiting for a key")?
+        stop.wait_ready(&[(stdin().as_fd(), PollFlags::POLLIN)], left.min(POLL));
+        if has_hung_up()? {
+            bail!("the terminal has gone");
+        }
+        if event::poll(Duration::ZERO).context("waiting for a key")?
             && let Event::Key(key) = event::read().context("reading a key")?
             && !app.key(key)
         {
@@ -83,4 +90,13 @@ fn show(
         }
     }
     Ok(())
+}
+
+/// Whether nobody is at the other end of the terminal: to wait for a key there would never end.
+fn has_hung_up() -> Result<bool> {
+    let stdin = stdin();
+    let mut fds = [PollFd::new(stdin.as_fd(), PollFlags::POLLIN)];
+    poll(&mut fds, PollTimeout::ZERO).context("looking at the terminal")?;
+    let gone = PollFlags::POLLHUP | PollFlags::POLLERR | PollFlags::POLLNVAL;
+    Ok(fds[0].revents().is_some_and(|events| events.intersects(gone)))
 }
