@@ -126,6 +126,9 @@ fn simulate(plan: &sim::Plan, own: Option<&Own>) -> Result<Exit, Failure> {
     for violation in &results.violations {
         complain(&violation.to_string());
     }
+    if stop.is_triggered() {
+        complain("interrupted: this is what there was by then");
+    }
     Ok(if results.violations.is_empty() { Exit::Stopped } else { Exit::Failed })
 }
 

@@ -118,3 +118,19 @@ fn the_scheduler_of_ones_own_builds() {
     assert_eq!(refused.status.code(), Some(2));
     assert_eq!(run(&["--set", "slice_us=1"]).status.code(), Some(2));
 }
+
+#[test]
+fn the_scenario_runs() {
+    let (_, rest) = README.split_once("\nA scenario is TOML.").expect("the paragraph");
+    let (_, rest) = rest.split_once("```toml\n").expect("a block");
+    let (text, _) = rest.split_once("```").expect("its end");
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("readme.toml");
+    std::fs::write(&file, text.replace("\"10s\"", "\"1s\"")).expect("written");
+    let out = Command::new(env!("CARGO_BIN_EXE_scheduler"))
+        .arg("simulate")
+        .arg(&file)
+        .output()
+        .expect("the binary runs");
+    assert_eq!(out.status.code(), Some(0), "{}", String::from_utf8_lossy(&out.stderr));
+}

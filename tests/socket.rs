@@ -90,7 +90,12 @@ fn a_profile_is_asked_for_and_told() {
     assert_eq!(out.status.code(), Some(0));
     for (path, name, code, words) in [
         (&*place.path, "server", 1, "there is no such profile"),
-        (Path::new("/dev/null"), "server", 1, "asking the scheduler at /dev/null"),
+        (
+            Path::new("/dev/null"),
+            "server",
+            1,
+            "no scheduler is running that could be asked at /dev/null",
+        ),
         (&*place.path, "fast", 2, "lowlatency"),
     ] {
         let out = profile(path, &[name]);

@@ -1,10 +1,10 @@
 //! The other end of the statistics socket: asking the running scheduler.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use serde::Deserialize;
 use serde_json::Value;
 use std::{
-    io::{BufRead, BufReader, Read, Write},
+    io::{BufRead, BufReader, ErrorKind, Read, Write},
     os::unix::net::UnixStream,
     path::Path,
     time::Duration,
@@ -36,8 +36,12 @@ impl Connection {
     /// # Errors
     /// When nobody is there, or the user may not ask.
     pub fn open(path: &Path) -> Result<Self> {
-        let stream = UnixStream::connect(path)
-            .with_context(|| format!("asking the scheduler at {}", path.display()))?;
+        let stream = UnixStream::connect(path).map_err(|error| match error.kind() {
+            ErrorKind::NotFound | ErrorKind::ConnectionRefused => {
+                anyhow!("no scheduler is running that could be asked at {}", path.display())
+            }
+            _ => anyhow!("asking the scheduler at {}: {error}", path.display()),
+        })?;
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
         Ok(Self(BufReader::new(stream)))
