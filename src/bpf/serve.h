@@ -296,11 +296,16 @@ void BPF_STRUCT_OPS(sched_exit_task, struct task_struct *p, struct scx_exit_task
 	tell(EV_EXITED, p, tctx, tctx->cpu, 0);
 }
 
-/* A task that was offered before has another weight or affinity. */
-static __always_inline void tell_of_change(struct task_struct *p, struct task_ctx *tctx)
+/*
+ * A task that was offered before has another weight or affinity. With linkage: the verifier
+ * walks it once.
+ */
+__attribute__((noinline)) int tell_of_change(struct task_struct *p __arg_trusted,
+					     struct task_ctx *tctx __arg_nonnull)
 {
 	if (relayed && tctx->offer && has_room())
 		tell(EV_CHANGED, p, tctx, tctx->cpu, 0);
+	return 0;
 }
 
 static __always_inline u32 weight_for(const struct task_struct *p)

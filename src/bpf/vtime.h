@@ -183,24 +183,19 @@ __attribute__((noinline)) int settle(struct task_struct *p __arg_trusted,
 				     struct task_ctx *tctx __arg_nonnull, s32 cpu)
 {
 	u32 id = clock_id_of(p, tctx, cpu);
-	struct vclock *from, *to;
+	u64 from_vns, to_vns;
 
 	if (tctx->clock == id)
 		return 0;
-	to = clock_by_id(id);
-	if (!to)
-		return 0;
+	to_vns = shown_by(id);
 	if (tctx->clock == ABSENT) {
-		tctx->vruntime_vns = to->now_vns;
-		tctx->deadline_vns = tctx->vruntime_vns;
-		tctx->clock = id;
-		return 0;
+		tctx->vruntime_vns = to_vns;
+		tctx->deadline_vns = to_vns;
+	} else {
+		from_vns = shown_by(tctx->clock);
+		tctx->vruntime_vns = carry_lag(tctx->vruntime_vns, from_vns, to_vns);
+		tctx->deadline_vns = carry_lag(tctx->deadline_vns, from_vns, to_vns);
 	}
-	from = clock_by_id(tctx->clock);
-	if (!from)
-		return 0;
-	tctx->vruntime_vns = carry_lag(tctx->vruntime_vns, from->now_vns, to->now_vns);
-	tctx->deadline_vns = carry_lag(tctx->deadline_vns, from->now_vns, to->now_vns);
 	tctx->clock = id;
 	return 0;
 }
