@@ -129,13 +129,143 @@ struct vclock {
 	u64 set_at;
 };
 
+/* ---- rules: see follow.h and rules.bpf.c ---- */
+
+enum {
+	RULES_MAX = 1024,
+	/* Different sets of CPUs that rules prefer. */
+	CPU_SETS_MAX = 64,
+	/* Weight factors are in parts of this. */
+	FACTOR_ONE = 1024,
+	/* Of a task's `rule`: these bits are 0 or an index of `effects` plus 1, the rest the
+	 * generation. */
+	RULE_INDEX_BITS = 12,
+	/* The longest path that is told of, and the longest name in it, with their NULs. */
+	PATH_CHARS = 1024,
+	NAME_CHARS = 256,
+};
+
+/* What a rule makes of a task. */
+enum task_class {
+	CLASS_OWN, /* as its scheduling policy says */
+	CLASS_LATENCY,
+	CLASS_NORMAL,
+	CLASS_BATCH,
+	CLASS_IDLE,
+	NR_CLASSES,
+};
+
+/*
+ * One element a rule of the array map `effects`, which has room for two generations of them.
+ * Written by user space before a task is told of it, and then as it is until no task has it.
+ */
+struct effect {
+	u64 slice_ns;   /* longest slice; 0: that of all */
+	u64 budget_ns;  /* of a boost: the CPU time of a period that it is for; 0: this is none */
+	u64 period_ns;
+	u64 expires_ns; /* of a boost: from the match on; 0: never */
+	u32 factor;     /* of the weight */
+	u32 class;      /* enum task_class */
+	u32 cpu_set;    /* index of `cpu_sets` plus 1; 0: any CPU is as good */
+	u32 pad;
+};
+
+/* CPUs that a rule prefers, a bit a CPU. */
+struct cpu_set {
+	u64 cpus[MAX_CPUS / 64];
+};
+
+/* How it stands with the boost of a task. */
+struct boost {
+	u64 budget_ns; /* 0: it has none */
+	u64 period_ns;
+	u64 used_ns;    /* CPU time of this period, and what the last one overran */
+	u64 period_at;  /* when it began */
+	u64 expires_at; /* 0: never */
+};
+
+/* Elements of the array map `ruling`. */
+enum ruling_index {
+	RULING_GENERATION, /* of the rules in force; 0: there are none. Written by user space */
+	RULING_LOST,       /* times that the ring of events was full */
+	NR_RULING,
+};
+
+/* What rules go by. The iterator `rule_scan` writes one for each task, `rule_describe` for one. */
+struct task_key {
+	u64 born_at;
+	s32 pid;
+	s32 tgid;
+	u32 uid;       /* effective, as the initial user namespace has it */
+	s32 nice;
+	u32 asked;     /* for rule_apply */
+	u32 rule;      /* its rule as of now */
+	u32 exe_len; /* names of the path, from the last to the first, each with its NUL; 0: unknown
+		      */
+	u32 cgroup_len;
+	char comm[TASK_COMM_CHARS];
+	char exe[PATH_CHARS + NAME_CHARS];
+	char cgroup[PATH_CHARS + NAME_CHARS];
+};
+
+/* What `rule_describe` and `rule_apply` are called with. */
+struct rule_call {
+	u64 born_at; /* of another task of that number the answer is no */
+	s32 pid;
+	u32 asked;
+	u32 rule;
+	u32 done; /* answer: 1 */
+};
+
+/* Where a task went when it last became runnable, and why. */
+enum placed {
+	PLACED_NOWHERE,
+	PLACED_IDLE, /* an idle CPU was there */
+	PLACED_PREFERRED, /* an idle one of those that its rule prefers */
+	PLACED_PREEMPTS, /* in front of a task that was due later */
+	PLACED_KTHREAD,
+	PLACED_READER, /* first of all, as an RCU reader */
+	PLACED_SPREAD, /* moved to a whole idle core while it ran */
+	PLACED_OFFERED, /* the policy in user space was to say */
+	PLACED_BOUND, /* into the queue of its CPU, by its deadline */
+	PLACED_QUEUED, /* into the queue of its LLC, by its deadline */
+	NR_PLACED,
+};
+
+/* What `explain_task` is called with, and answers. */
+struct explained {
+	s32 pid;
+	u32 found; /* answer: 1 */
+	s32 tgid;
+	s32 cpu;
+	s32 nice;
+	u32 policy;
+	u32 rule;
+	u32 weight;
+	u32 class;
+	u32 pad;
+	u32 placed; /* enum placed */
+	u32 boosted;
+	s64 lag_vns; /* what it is owed by the clock that it goes by */
+	s64 due_vns; /* its deadline less that clock */
+	u64 early_vns;
+	u64 slice_ns;
+	u64 budget_ns;
+	u64 period_ns;
+	u64 used_ns;
+	u64 left_ns; /* until the boost expires; 0: it does not, or there is none */
+	u64 burst_avg_ns;
+	u64 run_ns; /* all it ever ran */
+	char comm[TASK_COMM_CHARS];
+};
+
 /*
  * One element a CPU of the array map `topo`. Written by user space only: before
  * attach, and after a CPU came online whose place was not known.
  */
 struct cpu_topo {
-	u32 llc;     /* dense index of its last-level cache */
-	u32 node;    /* NUMA node, dense index */
+	u32 llc; /* dense index of its last-level cache */
+	u32 node; /* NUMA node, dense index */
 	u32 sibling; /* the next thread of its core, round and round; itself if alone */
 	u32 present; /* 1: the topology of this CPU is known */
 };
@@ -156,47 +286,47 @@ struct llc_topo {
 struct cpu_ctx {
 	/* First: a pointer to it is the pointer that was checked, for the verifier. */
 	struct vclock clock; /* of the tasks that may not run on the whole LLC */
-	u64 ahead_vns;     /* of its LLC's by this, and meant to stay so: see part_clocks() */
-	u32 running_pid;   /* 0: idle, or a task of another class */
-	u32 weight;        /* of the running task, nice 0 is 1024 */
-	u64 running_at;    /* up to here its run time is in `stats` */
-	u64 vruntime_vns;  /* its vruntime at running_at, by the clock of the LLC */
-	u64 deadline_vns;  /* its deadline, likewise */
-	u64 preempted_at;  /* last wakeup preemption. Written by any waker */
-	u64 released_at;   /* when a higher class took the CPU; 0: none has it */
-	u64 idle_at;       /* when it went idle; 0: it is not. Started by `snapshot`, too */
-	u64 balanced_at;   /* last time it took, or tried to take, a task for balance */
-	u64 rescued_at;    /* last time its own queue was searched for who waited too long */
-	u64 looked_at;     /* when dispatch last asked how many tasks wait */
-	u64 no_part_at;    /* when no confined task of its LLC's waited that it may run */
-	u64 empty_at;      /* when dispatch last found nothing to do */
-	u32 slice_ns;      /* base slice, from the queue length at looked_at */
-	u16 steal_from;    /* LLC to take the next task from, plus 1; 0: none */
-	u16 balance_turn;  /* which LLC its tick looks at next */
-	u8 crowded;        /* ticks in a row that found a whole core idle and its own shared */
-	u8 pinned;         /* 0: no task waits in its queue of bound ones */
-	u8 alone;          /* 1: at looked_at no task waited in its LLC's queues */
-	u8 online;         /* written by cpu_online, cpu_offline and init */
-	u16 nr_local;      /* tasks in its local queue. Written by `snapshot` */
-	u16 nr_pinned;     /* tasks in its queue of bound ones. Written by `snapshot` */
-	u64 snapshot_at;   /* written by `snapshot` */
-	u64 wants_at;      /* since when it waits for the policy in user space; 0: it does not */
-	u64 run_vtime;     /* order that the running task was decided to have; see has_vtime */
-	u32 has_vtime;     /* 0: nobody decided about the running task */
-	u16 give_way;      /* 1: that policy wants what runs preempted. Written by relay_apply */
-	u16 parts;         /* 1: at looked_at tasks waited in the LLC's queue of confined ones */
+	u64 ahead_vns; /* of its LLC's by this, and meant to stay so: see part_clocks() */
+	u32 running_pid; /* 0: idle, or a task of another class */
+	u32 weight; /* of the running task, nice 0 is 1024 */
+	u64 running_at; /* up to here its run time is in `stats` */
+	u64 vruntime_vns; /* its vruntime at running_at, by the clock of the LLC */
+	u64 deadline_vns; /* its deadline, likewise */
+	u64 preempted_at; /* last wakeup preemption. Written by any waker */
+	u64 released_at; /* when a higher class took the CPU; 0: none has it */
+	u64 idle_at; /* when it went idle; 0: it is not. Started by `snapshot`, too */
+	u64 balanced_at; /* last time it took, or tried to take, a task for balance */
+	u64 rescued_at; /* last time its own queue was searched for who waited too long */
+	u64 looked_at; /* when dispatch last asked how many tasks wait */
+	u64 no_part_at; /* when no confined task of its LLC's waited that it may run */
+	u64 empty_at; /* when dispatch last found nothing to do */
+	u32 slice_ns; /* base slice, from the queue length at looked_at */
+	u16 steal_from; /* LLC to take the next task from, plus 1; 0: none */
+	u16 balance_turn; /* which LLC its tick looks at next */
+	u8 crowded; /* ticks in a row that found a whole core idle and its own shared */
+	u8 pinned; /* 0: no task waits in its queue of bound ones */
+	u8 alone; /* 1: at looked_at no task waited in its LLC's queues */
+	u8 online; /* written by cpu_online, cpu_offline and init */
+	u16 nr_local; /* tasks in its local queue. Written by `snapshot` */
+	u16 nr_pinned; /* tasks in its queue of bound ones. Written by `snapshot` */
+	u64 snapshot_at; /* written by `snapshot` */
+	u64 wants_at; /* since when it waits for the policy in user space; 0: it does not */
+	u64 run_vtime; /* order that the running task was decided to have; see has_vtime */
+	u32 has_vtime; /* 0: nobody decided about the running task */
+	u16 give_way; /* 1: that policy wants what runs preempted. Written by relay_apply */
+	u16 parts; /* 1: at looked_at tasks waited in the LLC's queue of confined ones */
 };
 
 /* One element an LLC of the array map `llcs`. */
 struct llc_ctx {
 	struct vclock clock; /* written by any of its CPUs, without a lock: see clock_advance() */
-	u32 nr_cpus;         /* online. Written by cpu_online, cpu_offline and init */
-	u32 nr_queued;       /* written by `snapshot` */
-	u64 queued_at;       /* when a task was last about to be queued. Written by any CPU */
-	u64 part_at;         /* the same for the queue of confined tasks; 0: there was none yet */
-	u64 rescued_at;      /* last time its queue was searched for who waited too long */
+	u32 nr_cpus; /* online. Written by cpu_online, cpu_offline and init */
+	u32 nr_queued; /* written by `snapshot` */
+	u64 queued_at; /* when a task was last about to be queued. Written by any CPU */
+	u64 part_at; /* the same for the queue of confined tasks; 0: there was none yet */
+	u64 rescued_at; /* last time its queue was searched for who waited too long */
 	u64 part_rescued_at; /* the same for the queue of confined tasks */
-	u64 pushed_at;       /* as clock.set_at, for push_clock() */
+	u64 pushed_at; /* as clock.set_at, for push_clock() */
 };
 
 /* What the task iterator `tasks` writes for each task, cumulative. */
@@ -206,7 +336,9 @@ struct task_sample {
 	s32 cpu;
 	s32 nice;
 	u32 weight;
-	u32 policy;       /* SCHED_NORMAL, SCHED_BATCH, SCHED_IDLE, SCHED_EXT */
+	u32 policy; /* SCHED_NORMAL, SCHED_BATCH, SCHED_IDLE, SCHED_EXT */
+	u32 rule; /* 0 or its index plus 1: the word of the task without its generation */
+	u32 pad;
 	u64 vruntime_vns;
 	u64 run_ns;
 	u64 wakeups;
@@ -219,9 +351,9 @@ struct task_sample {
 /* What an event tells of. */
 enum event_kind {
 	EV_RUNNABLE, /* a task is offered */
-	EV_CPU,      /* a CPU has nothing to run but what is offered */
-	EV_CHANGED,  /* the weight or the affinity of a task that was offered before */
-	EV_EXITED,   /* such a task is gone */
+	EV_CPU, /* a CPU has nothing to run but what is offered */
+	EV_CHANGED, /* the weight or the affinity of a task that was offered before */
+	EV_EXITED, /* such a task is gone */
 };
 
 /*
@@ -230,22 +362,22 @@ enum event_kind {
  */
 struct event {
 	u64 told_at;
-	u64 enq_flags;    /* SCX_ENQ_* */
-	u64 cgroup;       /* id, as the inode of its directory; 0: unknown */
-	u64 started_at;   /* of its last run; 0: it never ran */
+	u64 enq_flags; /* SCX_ENQ_* */
+	u64 cgroup; /* id, as the inode of its directory; 0: unknown */
+	u64 started_at; /* of its last run; 0: it never ran */
 	u64 stopped_at;
-	u64 burst_ns;     /* run since it woke */
-	u64 nvcsw;        /* context switches: by its own will, */
-	u64 nivcsw;       /* and not */
+	u64 burst_ns; /* run since it woke */
+	u64 nvcsw; /* context switches: by its own will, */
+	u64 nivcsw; /* and not */
 	u64 vruntime_vns; /* by the clock of LLC 0, so that those of all tasks compare */
-	u32 kind;         /* enum event_kind */
+	u32 kind; /* enum event_kind */
 	s32 pid;
 	s32 tgid;
-	s32 cpu;          /* EV_CPU: that; else where the task ran last; -1: nowhere */
-	u32 offer;        /* number of the offer of this task */
+	s32 cpu; /* EV_CPU: that; else where the task ran last; -1: nowhere */
+	u32 offer; /* number of the offer of this task */
 	u32 weight;
 	s32 nice;
-	u32 policy;       /* SCHED_* */
+	u32 policy; /* SCHED_* */
 	char comm[TASK_COMM_CHARS];
 };
 
@@ -273,55 +405,55 @@ enum verdict {
 
 /* An element of the array `decisions`, which user space writes. */
 struct decision {
-	u64 vtime;    /* lower runs first, among those decided for the same CPU and for any */
+	u64 vtime; /* lower runs first, among those decided for the same CPU and for any */
 	u64 slice_ns; /* 0: the longest of the settings */
-	s32 pid;      /* 0: none, `cpu` is preempted or, without flags, looks at its queues */
+	s32 pid; /* 0: none, `cpu` is preempted or, without flags, looks at its queues */
 	u32 offer;
-	u32 cpu;      /* ABSENT: any */
-	u16 flags;    /* DECISION_* */
-	u16 verdict;  /* written by the kernel's half */
+	u32 cpu; /* ABSENT: any */
+	u16 flags; /* DECISION_* */
+	u16 verdict; /* written by the kernel's half */
 };
 
 /* What `relay_apply` is called with, and answers. */
 struct relay_call {
-	u32 nr;         /* elements of `decisions` to apply */
+	u32 nr; /* elements of `decisions` to apply */
 	u32 nr_offered; /* answer: tasks that wait for a decision */
 	u32 nr_decided; /* answer: tasks that wait for a CPU, decided */
-	u32 late;       /* answer: 1 while the base has taken over */
-	u64 now_at;     /* answer: the clock of events */
+	u32 late; /* answer: 1 while the base has taken over */
+	u64 now_at; /* answer: the clock of events */
 };
 
 /* What waits, as the timer of the relay sees it. */
 struct relay_look {
 	u32 nr_for_cpus; /* tasks decided for one CPU that wait for it */
-	u32 nr_online;   /* CPUs */
-	u32 preempted;   /* 1: a CPU was preempted for the first of those for any */
+	u32 nr_online; /* CPUs */
+	u32 preempted; /* 1: a CPU was preempted for the first of those for any */
 	u32 pad;
 };
 
 /* The state of the relay. The kernel's half writes it. */
 struct relay {
-	u64 asked_at;   /* since when CPUs want a decision and none came; 0: they do not */
-	u64 armed_at;   /* when the timer was last started */
-	u64 base_at;    /* when a CPU last took from a queue of the base */
+	u64 asked_at; /* since when CPUs want a decision and none came; 0: they do not */
+	u64 armed_at; /* when the timer was last started */
+	u64 base_at; /* when a CPU last took from a queue of the base */
 	u64 late_at; /* since when the base has taken over; 0: it has not */
 	u64 retry_at; /* not before then does the policy get another try */
 	u64 backoff_ns; /* how long it had to wait for its last try */
-	u64 late_ns;    /* all spells of lateness that are over, together */
+	u64 late_ns; /* all spells of lateness that are over, together */
 	u64 offered_at; /* when a task was last offered */
 	u64 rescued_at; /* when the queues were last searched for who is overdue */
-	u32 tgid;       /* the policy's process */
-	u32 armed;      /* 1: the timer runs */
-	u32 ticking;    /* 1: it is about to be armed again, or not */
+	u32 tgid; /* the policy's process */
+	u32 armed; /* 1: the timer runs */
+	u32 ticking; /* 1: it is about to be armed again, or not */
 	u32 rescued_turn; /* how often they were */
-	struct relay_look seen;    /* what the timer saw last */
+	struct relay_look seen; /* what the timer saw last */
 	struct relay_look looking; /* what it is seeing */
 };
 
 /* Whose waits the observer of `scheduler compare` counts, each by itself. */
 enum waiters {
 	WAITERS_COMMAND, /* what the compared command runs */
-	WAITERS_OTHERS,  /* everybody else */
+	WAITERS_OTHERS, /* everybody else */
 	NR_WAITERS,
 };
 

@@ -304,11 +304,4 @@ static __always_inline void tell_of_change(struct task_struct *p, struct task_ct
 		tell(EV_CHANGED, p, tctx, tctx->cpu, 0);
 }
 
-static __always_inline u32 weight_for(const struct task_struct *p)
-{
-	if (relayed && (u32)p->tgid == relay.tgid)
-		return RELAY_WEIGHT;
-	return weight_of(p->static_prio - 120, p->policy);
-}
-
 #endif /* SCHEDULER_SERVE_H */

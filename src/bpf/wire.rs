@@ -1,8 +1,8 @@
 //! Values of `intf.h` as the bytes that map system calls take and give.
 
 use super::intf::{
-    cpu_ctx, cpu_stats, cpu_topo, decision, event, llc_ctx, llc_topo, relay_call, task_sample,
-    waits,
+    cpu_ctx, cpu_set, cpu_stats, cpu_topo, decision, effect, event, explained, llc_ctx, llc_topo,
+    relay_call, rule_call, task_key, task_sample, waits,
 };
 use std::{ptr, slice};
 
@@ -32,6 +32,16 @@ unsafe impl Wire for event {}
 unsafe impl Wire for decision {}
 // SAFETY: as above.
 unsafe impl Wire for relay_call {}
+// SAFETY: as above.
+unsafe impl Wire for effect {}
+// SAFETY: as above.
+unsafe impl Wire for cpu_set {}
+// SAFETY: as above.
+unsafe impl Wire for task_key {}
+// SAFETY: as above.
+unsafe impl Wire for rule_call {}
+// SAFETY: as above.
+unsafe impl Wire for explained {}
 
 /// The bytes of a value.
 pub fn bytes<T: Wire>(value: &T) -> &[u8] {

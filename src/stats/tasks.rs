@@ -169,6 +169,8 @@ pub(crate) mod made {
             nice: 0,
             weight: 1024,
             policy: 0,
+            rule: 0,
+            pad: 0,
             vruntime_vns: 123_456_789,
             run_ns,
             wakeups,
