@@ -4,6 +4,7 @@
 mod config;
 mod file;
 mod flags;
+mod rules;
 
 pub use config::{Adopted, Effective, Origin, Shown};
 pub use file::{CONFIG_DEFAULT, Place};

@@ -8,6 +8,7 @@ use crate::{
     machine::{
         notify::{Event, Notifier},
         preflight::{self, Host},
+        ruler::Ruler,
         scheduler::Scheduler,
         stop::{Hangup, Stop},
     },
@@ -150,6 +151,9 @@ fn check(
     own: Option<Box<dyn Policy>>,
 ) -> Result<Exit, Failure> {
     policy_of(effective, own)?;
+    for warning in effective.warnings() {
+        complain(&format!("warning: {warning}"));
+    }
     print(&format!("{}: good\n", text::printable(file.as_os_str().as_encoded_bytes())))?;
     Ok(Exit::Stopped)
 }
@@ -195,7 +199,7 @@ fn schedule(
     let stop = Stop::but_hangup()?;
     let hangup = Hangup::on_signal()?;
     let notifier = Notifier::from_env();
-    let mut storage = MaybeUninit::uninit();
+    let (mut storage, mut storage_of_rules) = (MaybeUninit::uninit(), MaybeUninit::uninit());
     let mut scheduler = Scheduler::load(settings, &host, &mut storage)?;
     log::info!("loaded");
     if stop.is_triggered() {
@@ -211,10 +215,12 @@ fn schedule(
     };
     scheduler.attach()?;
     log::info!("attached");
+    let ruler = Ruler::new(&mut storage_of_rules);
+    let mut reloader = Reloader::new(effective, reread, hangup, ruler);
+    reloader.start(&scheduler)?;
     notifier.tell_or_warn(Event::Ready);
 
     let beside = Beside { relay: relay.as_ref(), endpoints, notifier: &notifier };
-    let mut reloader = Reloader::new(effective, reread, hangup);
     let watched = watch::until_the_end(&mut scheduler, &mut reloader, beside, &stop);
     notifier.tell_or_warn(Event::Stopping);
     let report = scheduler.detach();

@@ -71,8 +71,8 @@ pub fn until_the_end(
     }
     loop {
         let due = reporter.as_ref().map_or(WATCH_PERIOD, |r| WATCH_PERIOD.min(r.time_left()));
-        let wake = endpoints.wait(stop, &[live.reloader.as_fd()], due);
-        live.reloader.tend(live.scheduler, notifier, stop);
+        let wake = live.wait(&endpoints, stop, due);
+        live.tend(notifier, stop)?;
         if wake == Wake::Stop || !keeper.tend(live.scheduler)? {
             return Ok(());
         }
@@ -85,7 +85,7 @@ pub fn until_the_end(
         let text = reporter.report(&mut live)?;
         let mut tend = || {
             endpoints.serve(&mut live);
-            live.reloader.tend(live.scheduler, notifier, stop);
+            live.tend(notifier, stop)?;
             keeper.tend(live.scheduler)
         };
         match output::write(&mut io::stdout(), &text, stop, WATCH_PERIOD, &mut tend)? {
@@ -102,6 +102,21 @@ struct Live<'a, 'r, 'obj> {
     relay: Option<&'a Relay>,
     /// Whether the reports list tasks, whoever else asks for them.
     keeps_tasks: bool,
+}
+
+impl Live<'_, '_, '_> {
+    /// Waits for a client, for whoever wants other settings, and for tasks that may have another rule.
+    fn wait(&mut self, endpoints: &Endpoints, stop: &Stop, timeout: Duration) -> Wake {
+        let timeout = self.reloader.ruler().rest_left().map_or(timeout, |left| left.min(timeout));
+        let told = self.reloader.told();
+        let fds: Vec<_> = [Some(self.reloader.as_fd()), told].into_iter().flatten().collect();
+        endpoints.wait(stop, &fds, timeout)
+    }
+
+    fn tend(&mut self, notifier: &Notifier, stop: &Stop) -> Result<()> {
+        self.reloader.tend(self.scheduler, notifier, stop);
+        self.reloader.ruler().tend(self.scheduler)
+    }
 }
 
 impl Source for Live<'_, '_, '_> {

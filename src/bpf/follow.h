@@ -31,12 +31,6 @@ struct {
 	__uint(max_entries, 2 * CPU_SETS_MAX);
 } cpu_set_masks SEC(".maps");
 
-/* The policy that the task goes by. */
-static __always_inline u32 policy_of(const struct task_struct *p, const struct task_ctx *tctx)
-{
-	return class_policy(tctx->class, p->policy);
-}
-
 /* The weight of the task, with all that changes it. */
 static __always_inline u32 weight_for(const struct task_struct *p, const struct task_ctx *tctx)
 {
@@ -44,50 +38,62 @@ static __always_inline u32 weight_for(const struct task_struct *p, const struct 
 
 	if (relayed && (u32)p->tgid == relay.tgid)
 		return RELAY_WEIGHT;
-	weight = weight_of(p->static_prio - 120, policy_of(p, tctx));
+	weight = weight_of(p->static_prio - 120, class_policy(tctx->class, p->policy));
 	return tctx->factor ? ruled_weight(weight, tctx->factor, tctx->boosted) : weight;
 }
 
-/* Gives the task another weight; it keeps the service that it is owed or owes. False: it has it. */
-static __always_inline bool change_weight(struct task_ctx *tctx, u32 after)
+/*
+ * Gives the task the weight that it has to have; it keeps the service that it is owed or owes.
+ * 0: it had it. These three with linkage: the verifier walks each once.
+ */
+__attribute__((noinline)) int update_weight(struct task_struct *p __arg_trusted,
+					    struct task_ctx *tctx __arg_nonnull)
 {
-	u32 before = tctx->weight;
+	u32 before = tctx->weight, after = weight_for(p, tctx);
 	struct vclock *c;
 
 	if (before == after)
-		return false;
+		return 0;
 	tctx->weight = after;
 	if (tctx->clock == ABSENT)
-		return true;
+		return 1;
 	c = clock_by_id(tctx->clock);
 	if (c)
 		tctx->vruntime_vns = reweigh(tctx->vruntime_vns, c->now_vns, before, after);
-	return true;
+	return 1;
 }
 
 /* Takes over the rule that user space gave the task. */
-static __always_inline void adopt_rule(struct task_ctx *tctx, u32 rule, u64 now)
+__attribute__((noinline)) int adopt_rule(struct task_ctx *tctx __arg_nonnull, u32 rule, u64 now)
 {
 	u32 index = rule_index(rule) - 1;
 	struct effect *e = bpf_map_lookup_elem(&effects, &index);
-	bool is_same = e && tctx->boost.period_ns == e->period_ns && tctx->boost.period_at;
+	u64 period_ns = tctx->boost.period_ns;
 
 	tctx->ruled = rule;
-	tctx->class = e ? e->class : CLASS_OWN;
-	tctx->factor = e ? e->factor : 0;
-	tctx->cpu_set = e ? e->cpu_set : 0;
-	tctx->rule_slice_ns = e ? e->slice_ns : 0;
-	tctx->boost.budget_ns = e ? e->budget_ns : 0;
-	tctx->boost.period_ns = e ? e->period_ns : 0;
-	/* What a child has of its parent, and what was used under the same rule before, counts. */
-	if (is_same)
-		return;
+	if (!e) {
+		tctx->class = CLASS_OWN;
+		tctx->factor = 0;
+		tctx->cpu_set = 0;
+		tctx->rule_slice_ns = 0;
+		tctx->boost.budget_ns = 0;
+		return 0;
+	}
+	tctx->class = e->class;
+	tctx->factor = e->factor;
+	tctx->cpu_set = e->cpu_set;
+	tctx->rule_slice_ns = e->slice_ns;
+	tctx->boost.budget_ns = e->budget_ns;
+	tctx->boost.period_ns = e->period_ns;
+	/* What a child has of its parent, and what was used under a rule before, counts. */
+	if (period_ns == e->period_ns)
+		return 0;
 	tctx->boost.used_ns = 0;
 	tctx->boost.period_at = now;
-	tctx->boost.expires_at = e && e->expires_ns ? now + e->expires_ns : 0;
+	tctx->boost.expires_at = e->expires_ns ? now + e->expires_ns : 0;
+	return 0;
 }
 
-/* With linkage: the verifier walks it once. */
 __attribute__((noinline)) int follow_rule(struct task_struct *p __arg_trusted,
 					  struct task_ctx *tctx __arg_nonnull, u64 now)
 {
@@ -98,7 +104,7 @@ __attribute__((noinline)) int follow_rule(struct task_struct *p __arg_trusted,
 		adopt_rule(tctx, rule, now);
 	tctx->boost = boost_renewed(tctx->boost, now);
 	tctx->boosted = boost_is_on(tctx->boost, now);
-	change_weight(tctx, weight_for(p, tctx));
+	update_weight(p, tctx);
 	tctx->early_vns = head_start(tctx->class, tctx->boosted, knobs.lag_max_ns, tctx->weight);
 	/* The request under way stays what it is. */
 	tctx->deadline_vns += early_vns - tctx->early_vns;

@@ -80,11 +80,10 @@ s32 BPF_STRUCT_OPS(sched_select_cpu, struct task_struct *p, s32 prev, u64 wake_f
 static __always_inline s32 preempt_for(struct task_struct *p, struct task_ctx *tctx, s32 cpu,
 				       u64 now)
 {
-	u32 policy = policy_of(p, tctx);
 	struct cpu_ctx *cctx;
 	s32 victim;
 
-	if (tctx->sync || policy == POLICY_SCHED_BATCH || policy == POLICY_SCHED_IDLE)
+	if (tctx->sync || is_patient(tctx->class, p->policy))
 		return -ENOENT;
 	victim = find_victim(p, cpu, tctx->deadline_vns - ahead_of_llc(tctx, cpu), now);
 	if (victim < 0 && is_urgent(p) && may_run(p, cpu))

@@ -127,6 +127,13 @@ POLICY_FN u32 class_policy(u32 class, u32 policy)
 	}
 }
 
+/* Is it a task that never preempts, but waits for its turn? */
+POLICY_CALL bool is_patient(u32 class, u32 policy)
+{
+	policy = class_policy(class, policy);
+	return policy == POLICY_SCHED_BATCH || policy == POLICY_SCHED_IDLE;
+}
+
 /*
  * The weight with the factor of a rule; a factor above one is a boost. WEIGHT_IDLE stays what
  * it is, and nobody else gets it: who has it gives way to all others.

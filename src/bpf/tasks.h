@@ -28,7 +28,7 @@ void BPF_STRUCT_OPS(sched_set_weight, struct task_struct *p, u32 weight)
 	if (rules_in_force())
 		tell_rules(p, tctx);
 	/* Finer than `weight`, which rounds nice 19 down by a third. */
-	if (!change_weight(tctx, weight_for(p, tctx)))
+	if (!update_weight(p, tctx))
 		return;
 	tell_of_change(p, tctx);
 	if (tctx->clock != ABSENT)
@@ -45,7 +45,7 @@ s32 BPF_STRUCT_OPS_SLEEPABLE(sched_init_task, struct task_struct *p,
 		return -ENOMEM;
 	tctx->clock = ABSENT;
 	tctx->cpu = -1;
-	tctx->weight = weight_for(p, tctx);
+	tctx->weight = weight_of(p->static_prio - 120, p->policy);
 	/* Most are short: the first request is, and whoever outruns it asks for more. */
 	tctx->burst_avg_ns = knobs.slice_min_ns;
 	return 0;

@@ -7,12 +7,12 @@ use crate::{
         intf::{self, cpu_ctx, decision, event, relay_call},
         wire::{self, Wire},
     },
-    machine::{scheduler::Scheduler, stop::Stop},
+    machine::{program::Program, scheduler::Scheduler, stop::Stop},
     policy::{Cpu, Load, Machine, Order, Task, Verdict},
     units::{CpuId, Nanos, Pid},
 };
 use anyhow::{Context as _, Result, anyhow, ensure};
-use libbpf_rs::{MapCore, MapHandle, RingBuffer, RingBufferBuilder, libbpf_sys};
+use libbpf_rs::{MapCore, MapHandle, RingBuffer, RingBufferBuilder};
 use nix::{
     errno::Errno,
     poll::{PollFd, PollFlags, ppoll},
@@ -23,7 +23,7 @@ use std::{
     ffi::c_void,
     marker::PhantomData,
     num::NonZeroUsize,
-    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd},
     ptr::{self, NonNull},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
@@ -104,8 +104,8 @@ impl Channel {
             decisions: Shared::map(&MapHandle::try_from(&skel.maps.decisions)?, true)?,
             states: Shared::map(&MapHandle::try_from(&skel.maps.cpus)?, false)?,
             places: places.collect(),
-            apply: Program(skel.progs.relay_apply.as_fd().try_clone_to_owned()?),
-            idle_cpu: Program(skel.progs.relay_idle_cpu.as_fd().try_clone_to_owned()?),
+            apply: Program::of(&skel.progs.relay_apply)?,
+            idle_cpu: Program::of(&skel.progs.relay_idle_cpu)?,
             board,
             clock: (Nanos(0), Instant::now()),
             picked: Vec::new(),
@@ -138,7 +138,7 @@ impl Channel {
             self.decisions.write(index, encode(order));
         }
         let mut call = relay_call { nr: orders.len() as u32, ..NO_CALL };
-        self.apply.run(&mut call).context("handing decisions to the kernel")?;
+        self.apply.call(&mut call).context("handing decisions to the kernel")?;
         self.clock = (Nanos(call.now_at), Instant::now());
         for index in 0..orders.len() {
             verdicts.push(match u32::from(self.decisions.read(index).verdict) {
@@ -201,7 +201,7 @@ impl Machine for Channel {
 
     fn pick_idle_cpu(&mut self, pid: Pid) -> Option<CpuId> {
         let mut call = relay_call { nr: pid.0 as u32, ..NO_CALL };
-        self.idle_cpu.run(&mut call).ok()?;
+        self.idle_cpu.call(&mut call).ok()?;
         let cpu = (call.nr != u32::MAX).then_some(CpuId(call.nr))?;
         self.picked.push(cpu);
         Some(cpu)
@@ -231,27 +231,6 @@ impl Machine for Channel {
 
     fn shown(&self, name: &str) -> Option<f64> {
         self.board.lock().get(name).copied()
-    }
-}
-
-/// A loaded program that is run with a [`relay_call`].
-struct Program(OwnedFd);
-
-impl Program {
-    fn run(&self, call: &mut relay_call) -> Result<()> {
-        let mut options = libbpf_sys::bpf_test_run_opts {
-            sz: size_of::<libbpf_sys::bpf_test_run_opts>() as u64,
-            ctx_in: ptr::from_mut(call).cast::<c_void>(),
-            ctx_size_in: size_of::<relay_call>() as u32,
-            ..Default::default()
-        };
-        // A SYSCALL program writes its answer where it was called with.
-        // SAFETY: the descriptor is open, and `call` outlives the call.
-        let code = unsafe {
-            libbpf_sys::bpf_prog_test_run_opts(self.0.as_raw_fd(), ptr::from_mut(&mut options))
-        };
-        ensure!(code == 0, "{}", Errno::from_raw(-code));
-        Ok(())
     }
 }
 

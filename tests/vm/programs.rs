@@ -65,7 +65,7 @@ fn check_effort(
     flags: &[&str],
     max_of: fn(&(&'static str, u32, u32)) -> u32,
 ) -> Result<()> {
-    let flags = [flags, &["--json", "--tasks", "1", "--interval", "60"]].concat();
+    let flags = [flags, &["-v", "--json", "--tasks", "1", "--interval", "60"]].concat();
     let scheduler = vm.scheduler(&flags)?;
     let programs: BTreeMap<String, u32> = ProgInfoIter::default()
         .filter(is_ours)
