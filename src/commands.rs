@@ -50,7 +50,8 @@ pub fn main(args: impl IntoIterator<Item = OsString>, own: Option<Box<dyn Policy
         Request::Compare(plan) => compare(&plan),
         Request::Simulate(plan) => simulate(&plan),
         Request::Top(options) => top::run(&options),
-        Request::Profile(socket, name) => profile(&socket, name.as_deref()),
+        Request::Profile(socket, name) => ask(&socket, "profile", "name", name.as_deref()),
+        Request::Explain(socket, of) => ask(&socket, "explain", "of", of.as_deref()),
         Request::Print(text) => print(&text).map(|()| Exit::Stopped),
     });
     match result {
@@ -133,10 +134,10 @@ fn run_sweep(
     Ok(exit)
 }
 
-/// `scheduler profile`: asks the running scheduler, and prints what is in effect then.
-fn profile(socket: &Path, name: Option<&str>) -> Result<Exit, Failure> {
-    let args = name.map_or_else(|| json!({}), |name| json!({"name": name}));
-    let answer = Connection::open(socket)?.ask(&json!({"req": "profile", "args": args}))?;
+/// `scheduler profile` and `scheduler explain`: asks the running scheduler, and prints the lines of its answer.
+fn ask(socket: &Path, request: &str, argument: &str, value: Option<&str>) -> Result<Exit, Failure> {
+    let args = value.map_or_else(|| json!({}), |value| json!({argument: value}));
+    let answer = Connection::open(socket)?.ask(&json!({"req": request, "args": args}))?;
     let lines: Vec<String> =
         serde_json::from_value(answer).context("understanding the scheduler's answer")?;
     let lines = lines.iter().map(|line| text::printable(line.as_bytes()) + "\n");

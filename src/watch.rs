@@ -12,6 +12,7 @@ use crate::{
     },
     relay::{Lateness, Relay},
     reload::Reloader,
+    rules::explain,
     settings::{Format, Report},
     stats::{
         interval::Interval,
@@ -138,6 +139,26 @@ impl Source for Live<'_, '_, '_> {
         self.reloader.profile(name, self.scheduler)
     }
 
+    fn rules(&mut self) -> Vec<String> {
+        self.reloader.ruler().rules().map(ToString::to_string).collect()
+    }
+
+    fn explain(&mut self, of: Option<&str>) -> Result<Vec<String>, String> {
+        let tasks = self.scheduler.list_tasks().map_err(|error| format!("{error:#}"))?;
+        let ruler = self.reloader.ruler();
+        let Some(of) = of else { return Ok(explain::rules(ruler.rules(), &tasks)) };
+        let (pids, all) = explain::chosen(of, &tasks)?;
+        let mut lines = Vec::new();
+        for &pid in &pids {
+            let task = self.scheduler.explain(pid).map_err(|error| format!("{error:#}"))?;
+            lines.extend(task.iter().flat_map(|&task| {
+                explain::task(&explain::Subject { task, rule: ruler.rule(task.rule) })
+            }));
+        }
+        lines.extend(explain::rest(pids.len(), all));
+        Ok(lines)
+    }
+
     fn forget_tasks(&mut self) {
         if !self.keeps_tasks {
             self.scheduler.forget_tasks();
@@ -239,7 +260,10 @@ impl Reporter {
             0 => Vec::new(),
             limit => self.tasks.busiest(live.tasks()?, span, limit),
         };
-        let interval = Interval::between(&self.before, &now, tasks);
+        let mut interval = Interval::between(&self.before, &now, tasks);
+        if self.report.tasks > 0 {
+            interval.rules = self.tasks.rules(live.rules(), span);
+        }
         // By the plan, so that reports do not drift, but never soon after a late one.
         let every = self.report.interval;
         self.due = (self.due + every).max(now.at + every / 2);

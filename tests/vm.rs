@@ -33,6 +33,8 @@ mod programs;
 mod rcu;
 #[path = "vm/refusals.rs"]
 mod refusals;
+#[path = "vm/rules.rs"]
+mod rules;
 #[path = "vm/service.rs"]
 mod service;
 #[path = "vm/stress.rs"]
@@ -42,6 +44,9 @@ mod truth;
 
 fn main() -> ExitCode {
     if let Some(code) = mischief::Mischief::act() {
+        return code;
+    }
+    if let Some(code) = rules::Napper::act() {
         return code;
     }
     let mut programs: Vec<(&str, PathBuf)> = vec![
@@ -68,6 +73,7 @@ fn main() -> ExitCode {
             policy::CASES,
             programs::CASES,
             compare::CASES,
+            rules::CASES,
         ]
         .concat(),
         programs,

@@ -74,12 +74,14 @@ pub(super) fn parse(
         let rule = read(path, text, fields, place.to_string())?
             .map_err(|why| refuse(at, &format!("rule {number}: {why}")))?;
         if let Some(first) = known.insert(rule.who.clone(), number) {
-            let why = format!("rule {number} is about the same as rule {first}, which comes before it");
+            let why =
+                format!("rule {number} is about the same as rule {first}, which comes before it");
             return Err(refuse(at, &why));
         }
         sets.extend(rule.effect.cpus.clone());
         if sets.len() > CPU_SETS_MAX {
-            let why = format!("rule {number}: there are {CPU_SETS_MAX} different sets of CPUs at most");
+            let why =
+                format!("rule {number}: there are {CPU_SETS_MAX} different sets of CPUs at most");
             return Err(refuse(at, &why));
         }
         rules.push(rule);
@@ -165,7 +167,9 @@ impl Draft {
         }
         let class = effect.class.map_or("", Class::name);
         if effect.class == Some(Class::Idle) && effect.weight.is_some() {
-            return Err(format!("class = {class:?} has a weight of its own, beside which there is none"));
+            return Err(format!(
+                "class = {class:?} has a weight of its own, beside which there is none"
+            ));
         }
         if effect.class == Some(Class::Batch) && effect.weight.is_some_and(|weight| weight > 1.0) {
             return Err(format!("a weight above 1 is a boost, and class = {class:?} is none"));
@@ -196,7 +200,8 @@ fn pattern(value: &DeValue<'_>, kind: Kind) -> Result<String, String> {
     if text.is_empty() || text.len() > GLOB_MAX {
         return Err(format!("must be a glob of 1 to {GLOB_MAX} bytes"));
     }
-    glob(text, kind).map_err(|why| format!("must be a glob: {}", text::printable(why.as_bytes())))?;
+    glob(text, kind)
+        .map_err(|why| format!("must be a glob: {}", text::printable(why.as_bytes())))?;
     Ok(text.to_owned())
 }
 
@@ -235,7 +240,9 @@ fn class(value: &DeValue<'_>) -> Result<Class, String> {
 fn user(value: &DeValue<'_>) -> Result<User, String> {
     let said = match value {
         DeValue::Integer(_) => scalar(value).unwrap_or_default(),
-        _ => string(value).map_err(|_| "must be the name or the number of a user".to_owned())?.to_owned(),
+        _ => string(value)
+            .map_err(|_| "must be the name or the number of a user".to_owned())?
+            .to_owned(),
     };
     if let Ok(id) = said.parse() {
         return Ok(User { id, said });
@@ -252,8 +259,8 @@ fn nice(value: &DeValue<'_>) -> Result<RangeInclusive<i32>, String> {
     let (first, last) = text.split_once("..").unwrap_or((&text, &text));
     let range = first.parse().ok().zip(last.parse().ok()).map(|(first, last)| first..=last);
     range
-        .filter(|nice| {
-            NICE.contains(nice.start()) && NICE.contains(nice.end()) && !nice.is_empty()
+        .filter(|nice| NICE.contains(nice.start()) && NICE.contains(nice.end()) && !nice.is_empty())
+        .ok_or_else(|| {
+            "must be a nice value from -20 to 19, or a range of them, as in \"-20..-1\"".into()
         })
-        .ok_or_else(|| "must be a nice value from -20 to 19, or a range of them, as in \"-20..-1\"".into())
 }

@@ -118,7 +118,8 @@ impl<'obj> Ruler<'obj> {
 
     fn warn_of_nothing(&self, matched: &Matched) {
         let idle = (1..).zip(self.rules()).filter(|(number, _)| !matched.rules[number - 1]);
-        let idle: Vec<String> = idle.map(|(number, rule)| format!("{number} ({})", rule.at)).collect();
+        let idle: Vec<String> =
+            idle.map(|(number, rule)| format!("{number} ({})", rule.at)).collect();
         const TOLD_MAX: usize = 10;
         if let Some(told) = idle.get(..idle.len().min(TOLD_MAX)).filter(|told| !told.is_empty()) {
             let more = if idle.len() > TOLD_MAX { ", …" } else { "" };
@@ -178,10 +179,7 @@ struct Matched {
 }
 
 impl<'obj> Tracker<'obj> {
-    fn load(
-        storage: &'obj mut MaybeUninit<OpenObject>,
-        scheduler: &Scheduler<'_>,
-    ) -> Result<Self> {
+    fn load(storage: &'obj mut MaybeUninit<OpenObject>, scheduler: &Scheduler<'_>) -> Result<Self> {
         let skel = load(storage, scheduler)
             .context("loading the BPF programs of the rules into the kernel")?;
         let told = Arc::new(Mutex::new(Vec::new()));
@@ -248,7 +246,8 @@ impl<'obj> Tracker<'obj> {
             // SAFETY: a valid, aligned field of mapped memory, which the programs only read.
             unsafe { std::ptr::write_volatile(&mut bss.wants_exe, matcher.wants_exe().into()) }
         }
-        let link = self.skel.progs.rule_scan.attach().context("attaching the iterator over tasks")?;
+        let link =
+            self.skel.progs.rule_scan.attach().context("attaching the iterator over tasks")?;
         let mut keys = Iter::new(&link).context("reading what rules go by")?;
         let mut matched = Matched { tasks: 0, rules: vec![false; matcher.rules().len()] };
         let mut bytes = vec![0; size_of::<task_key>() * 16];

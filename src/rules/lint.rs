@@ -56,14 +56,19 @@ impl Compiled {
             Some(glob(text, kind).ok()?.compile_matcher())
         };
         let who = &rule.who;
-        Self([made(&who.name, Kind::Name), made(&who.exe, Kind::Path), made(&who.cgroup, Kind::Path)])
+        Self([
+            made(&who.name, Kind::Name),
+            made(&who.exe, Kind::Path),
+            made(&who.cgroup, Kind::Path),
+        ])
     }
 
     /// Whether `earlier`, whose globs these are, matches all that `later` does; as far as that is seen by the globs, of
     /// which those of `later` are literal or the same.
     fn covers(&self, earlier: &Rule, later: &Rule) -> bool {
         let (a, b) = (&earlier.who, &later.who);
-        let user = a.user.as_ref().is_none_or(|user| b.user.as_ref().map(|u| u.id) == Some(user.id));
+        let user =
+            a.user.as_ref().is_none_or(|user| b.user.as_ref().map(|u| u.id) == Some(user.id));
         let nice = a.nice.as_ref().is_none_or(|nice| {
             let inner = b.nice.as_ref();
             inner.is_some_and(|b| nice.start() <= b.start() && b.end() <= nice.end())

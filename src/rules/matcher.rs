@@ -180,8 +180,7 @@ mod tests {
     }
 
     fn matcher(all: Vec<Who>) -> Matcher {
-        let rules: Vec<_> =
-            all.into_iter().map(|who| made::rule(who, Class::Normal)).collect();
+        let rules: Vec<_> = all.into_iter().map(|who| made::rule(who, Class::Normal)).collect();
         Matcher::new(&rules).expect("good globs")
     }
 
@@ -239,7 +238,8 @@ mod tests {
         let built = begin.elapsed();
         let mut matched = 0;
         for i in 0..10_000 {
-            let group = format!("/kubepods.slice/burstable.slice/pod{}-{i}/cri-{i}.scope", i % 2000);
+            let group =
+                format!("/kubepods.slice/burstable.slice/pod{}-{i}/cri-{i}.scope", i % 2000);
             matched += usize::from(rules.first(&key("app-server", &group)) == Some(i % 2000));
         }
         assert_eq!(matched, 5000);

@@ -3,6 +3,7 @@
 //! [`matcher`] finds the rule of a task, [`lint`] what a user should know of a list of them; the kernel's half is told by
 //! [`crate::machine::ruler`]. What a rule does there: `src/bpf/follow.h`.
 
+pub mod explain;
 pub mod lint;
 pub mod matcher;
 
