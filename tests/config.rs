@@ -347,7 +347,7 @@ fn what_is_wrong_with_rules_is_told_with_its_place() {
             "name = \"a\"\nweight = 2\n[[rule]]\nname = \"a\"\nclass = \"idle\"",
             &[":4:1: rule 2 ", "as rule 1"],
         ),
-        ("name = \"\u{1b}\"\nclass = \"\u{1b}\"", &[":3:9: "]),
+        ("name = \"a\"\nclass = \"\\u001b\"", &[":3:9: "]),
     ] {
         let line = effective(&format!("[[rule]]\n{fields}\n"), &[]).expect_err(fields);
         assert!(words.iter().all(|word| line.contains(word)), "{fields:?}: {line}");
