@@ -450,7 +450,8 @@ proptest! {
             prop_assert!(after.used_ns < budget);
             prop_assert!(expires == 0 || before(now, expires));
         }
-        prop_assert!(!boost_is_on(intf::boost { budget_ns: 0, ..after }, now));
+        let none = intf::boost { budget_ns: 0, ..after };
+        prop_assert!(!boost_is_on(none, now));
     }
 
     #[test]

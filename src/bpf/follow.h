@@ -99,15 +99,20 @@ __attribute__((noinline)) int follow_rule(struct task_struct *p __arg_trusted,
 {
 	u64 early_vns = tctx->early_vns;
 	u32 rule = tctx->rule;
+	int is_new;
 
 	if (rule != tctx->ruled)
 		adopt_rule(tctx, rule, now);
 	tctx->boost = boost_renewed(tctx->boost, now);
 	tctx->boosted = boost_is_on(tctx->boost, now);
-	update_weight(p, tctx);
-	tctx->early_vns = head_start(tctx->class, tctx->boosted, knobs.lag_max_ns, tctx->weight);
-	/* The request under way stays what it is. */
-	tctx->deadline_vns += early_vns - tctx->early_vns;
+	is_new = update_weight(p, tctx);
+	tctx->early_vns =
+		head_start(tctx->class, tctx->boosted, tctx->boost.budget_ns, tctx->weight);
+	/* By the weight before it might be due much later. Else the request under way stays. */
+	if (is_new && tctx->clock != ABSENT)
+		ask(tctx, slice_from(tctx, knobs.slice_min_ns));
+	else
+		tctx->deadline_vns += early_vns - tctx->early_vns;
 	return 0;
 }
 
@@ -121,6 +126,97 @@ static __always_inline void follow(struct task_struct *p, struct task_ctx *tctx,
 {
 	if (has_news(tctx))
 		follow_rule(p, tctx, now);
+}
+
+/* When a task that waits by another rule would be due, in the time of its queue's clock. */
+static __always_inline u64 due_by_rule(const struct task_struct *p, const struct task_ctx *tctx,
+				       u64 clock_vns)
+{
+	u32 index = rule_index(tctx->rule) - 1, class = CLASS_OWN, weight;
+	struct effect *e = bpf_map_lookup_elem(&effects, &index);
+	u64 vruntime_vns;
+
+	if (e)
+		class = e->class;
+	weight = weight_of(p->static_prio - 120, class_policy(class, p->policy));
+	if (e)
+		weight = ruled_weight(weight, e->factor, e->budget_ns > 0);
+	vruntime_vns = reweigh(tctx->vruntime_vns, clock_vns, tctx->weight, weight);
+	return deadline(vruntime_vns, knobs.slice_min_ns, weight);
+}
+
+/*
+ * Moves a waiting task to another queue that its CPU serves, where it is due by its rule, if
+ * that is sooner; it takes the rule over when it has run. A task cannot be moved within a queue.
+ */
+static __always_inline void hurry(struct task_struct *p, struct task_ctx *tctx,
+				  struct bpf_iter_scx_dsq *it, u64 from)
+{
+	s32 cpu = scx_bpf_task_cpu(p);
+	struct cpu_ctx *cctx = cpu_ctx_of(cpu);
+	u32 llc = llc_of(cpu);
+	struct llc_ctx *lctx = llc_ctx_of(llc);
+	struct vclock *c = clock_by_id(tctx->clock);
+	u64 now = scx_bpf_now(), due_vns;
+
+	if (!cctx || !lctx || !c || !allows(p, cpu))
+		return;
+	due_vns = due_by_rule(p, tctx, c->now_vns);
+	if (!vtime_before(due_vns, tctx->deadline_vns))
+		return;
+	due_vns -= ahead_of_llc(tctx, cpu);
+	/* Light as it was, its vruntime may be far ahead: nobody else is to follow it there. */
+	if (from == cpu_dsq(cpu)) {
+		tctx->rescued = true;
+		scx_bpf_dsq_move_set_vtime(it, due_vns);
+		if (scx_bpf_dsq_move_vtime(it, p, part_dsq(llc), 0))
+			lctx->part_at = now;
+	} else if (from == llc || from == part_dsq(llc)) {
+		tctx->rescued = true;
+		scx_bpf_dsq_move_set_vtime(it, due_vns + cctx->ahead_vns);
+		if (scx_bpf_dsq_move_vtime(it, p, cpu_dsq(cpu), 0))
+			cctx->pinned = true;
+	}
+}
+
+/* As apply_to() in decide.h: the iterator is made first. */
+__attribute__((noinline)) int hurry_in(struct task_struct *p __arg_trusted, u64 from)
+{
+	struct bpf_iter_scx_dsq it;
+	struct task_ctx *tctx;
+
+	bpf_rcu_read_lock();
+	if (!bpf_iter_scx_dsq_new(&it, from, 0)) {
+		tctx = task_ctx_of(p);
+		if (tctx)
+			hurry(p, tctx, &it, from);
+	}
+	bpf_iter_scx_dsq_destroy(&it);
+	bpf_rcu_read_unlock();
+	return 0;
+}
+
+/*
+ * A waiting task was given another rule: by the one before it may be due in many seconds. Run
+ * by user space.
+ */
+SEC("syscall")
+int rule_hurry(struct rule_call *call)
+{
+	struct task_struct *p = bpf_task_from_pid(call->pid);
+	struct scx_dispatch_q *at;
+	u64 from;
+
+	if (!p)
+		return 0;
+	bpf_rcu_read_lock();
+	at = p->scx.dsq;
+	from = at ? at->id : SCX_DSQ_INVALID;
+	bpf_rcu_read_unlock();
+	if (!(from & SCX_DSQ_FLAG_BUILTIN))
+		hurry_in(p, from);
+	bpf_task_release(p);
+	return 0;
 }
 
 /* ---- CPUs that a rule prefers ---- */

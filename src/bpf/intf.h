@@ -215,6 +215,8 @@ struct rule_call {
 	u32 asked;
 	u32 rule;
 	u32 done; /* answer: 1 */
+	u32 waits; /* answer of `rule_apply`: 1 if it is in a queue */
+	u32 pad;
 };
 
 /* Where a task went when it last became runnable, and why. */

@@ -173,12 +173,12 @@ POLICY_FN bool boost_is_on(struct boost b, u64 now)
 
 /*
  * How much earlier than by its vruntime a task of CLASS_LATENCY has its place in queues, while its
- * boost is on: what a sleeper can be owed at most, so that it comes before those. It is charged
- * as all others, so this is time that it has sooner, not more of it.
+ * boost is on: by its budget, so that it can have that at once where others have waited for
+ * theirs. It is charged as all others, so this is time that it has sooner, not more of it.
  */
-POLICY_FN u64 head_start(u32 class, bool boosted, u64 lag_max_ns, u32 weight)
+POLICY_FN u64 head_start(u32 class, bool boosted, u64 budget_ns, u32 weight)
 {
-	return class == CLASS_LATENCY && boosted ? to_virtual(lag_max_ns, weight) : 0;
+	return class == CLASS_LATENCY && boosted ? to_virtual(budget_ns, weight) : 0;
 }
 
 /* Time that a clock was not driven for is kept for it, up to this: some turns of a queue. */
@@ -290,6 +290,12 @@ POLICY_FN u64 task_slice(u64 base_ns, u64 slice_min_ns, u32 weight)
 	if (weight < WEIGHT_NICE0)
 		slice_ns = base_ns * weight / WEIGHT_NICE0;
 	return slice_ns < slice_min_ns ? slice_min_ns : slice_ns;
+}
+
+/* The slice of a task whose rule says one (0: none does), where that of all is `base_ns`. */
+POLICY_CALL u64 ruled_slice(u64 rule_slice_ns, u64 base_ns, u64 slice_min_ns, u32 weight)
+{
+	return task_slice(rule_slice_ns ?: base_ns, slice_min_ns, weight);
 }
 
 /*

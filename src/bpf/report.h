@@ -112,6 +112,7 @@ static __always_inline void describe(struct explained *x, struct task_struct *p,
 {
 	u64 now = scx_bpf_now(), clock_vns = tctx->vruntime_vns;
 	struct vclock *c = clock_by_id(tctx->clock);
+	char comm[TASK_COMM_CHARS] = {};
 
 	if (tctx->clock != ABSENT && c)
 		clock_vns = c->now_vns;
@@ -134,7 +135,9 @@ static __always_inline void describe(struct explained *x, struct task_struct *p,
 	x->left_ns = tctx->boost.expires_at ? elapsed_ns(now, tctx->boost.expires_at) : 0;
 	x->burst_avg_ns = tctx->burst_avg_ns;
 	x->run_ns = p->se.sum_exec_runtime;
-	bpf_probe_read_kernel_str(x->comm, sizeof(x->comm), p->comm);
+	/* Not into the context: 6.12 does not take that. */
+	bpf_probe_read_kernel_str(comm, sizeof(comm), p->comm);
+	__builtin_memcpy(x->comm, comm, sizeof(comm));
 	x->found = 1;
 }
 

@@ -133,6 +133,8 @@ __attribute__((noinline)) int describe(struct task_struct *p __arg_trusted,
 	k->uid = BPF_CORE_READ(p, cred, euid.val);
 	k->nice = p->static_prio - 120;
 	bpf_probe_read_kernel_str(k->comm, sizeof(k->comm), p->comm);
+	if (tctx->named && tctx->named == rules_in_force())
+		__builtin_memcpy(k->comm, tctx->name, sizeof(k->comm));
 	k->cgroup_len = cgroup_path(k->cgroup, p);
 	k->exe_len = wants_exe ? exe_path(k->exe, p) : 0;
 	return 1;
@@ -171,6 +173,7 @@ int rule_apply(struct rule_call *call)
 		tctx->rule = call->rule;
 		tctx->answered = call->asked;
 		call->done = 1;
+		call->waits = BPF_CORE_READ(p, scx.dsq) != NULL;
 	}
 	bpf_rcu_read_unlock();
 	bpf_task_release(p);
@@ -212,10 +215,18 @@ int BPF_PROG(rule_exec, struct task_struct *p)
 	return changed(p);
 }
 
+/* The kernel tells of it before it does it: user space may look in between. */
 SEC("tp_btf/task_rename")
-int BPF_PROG(rule_rename, struct task_struct *p)
+int BPF_PROG(rule_rename, struct task_struct *p, const char *name)
 {
-	return changed(p);
+	struct task_ctx *tctx = task_ctx_of(p);
+
+	if (!tctx)
+		return 0;
+	bpf_probe_read_kernel_str(tctx->name, sizeof(tctx->name), name);
+	tctx->named = rules_in_force();
+	tell_rules(p, tctx);
+	return 0;
 }
 
 static __always_inline bool same_key(struct task_struct *a, struct task_struct *b)

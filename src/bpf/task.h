@@ -48,6 +48,8 @@ struct task_ctx {
 	u32 asked; /* times that user space was told of it, */
 	u32 answered; /* and the one that `rule` answers */
 	u32 told; /* 1: it is in the ring, and user space has not looked at it since */
+	u32 named;     /* the generation of rules in which it got this name */
+	char name[TASK_COMM_CHARS];
 
 	/* Only with `relayed`. */
 	u64 offer; /* its number and, in the last two bits, its enum offer_state */

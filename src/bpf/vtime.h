@@ -169,7 +169,7 @@ static __always_inline void charge_task(struct task_struct *p, struct task_ctx *
 /* The slice of the task where that of all is `base_ns`. */
 static __always_inline u64 slice_from(const struct task_ctx *tctx, u64 base_ns)
 {
-	return task_slice(tctx->rule_slice_ns ?: base_ns, knobs.slice_min_ns, tctx->weight);
+	return ruled_slice(tctx->rule_slice_ns, base_ns, knobs.slice_min_ns, tctx->weight);
 }
 
 static __always_inline u64 slice_of(const struct task_ctx *tctx, s32 cpu)

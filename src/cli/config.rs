@@ -277,7 +277,7 @@ impl Effective {
             let _ = writeln!(text, "{}", format!("{line:<width$}{comment}").trim_end());
         }
         for (number, rule) in (1..).zip(&self.rules) {
-            let fields = rule.to_string().replace(", ", "\n");
+            let fields = rule.lines().join("\n");
             let _ = write!(text, "\n# rule {number}, {}\n[[rule]]\n{fields}\n", rule.at);
         }
         text

@@ -57,6 +57,7 @@ struct Tracker<'obj> {
     told: Arc<Mutex<Vec<i32>>>,
     describe: Program,
     apply: Program,
+    hurry: Program,
     lost: u64,
 }
 
@@ -194,6 +195,7 @@ impl<'obj> Tracker<'obj> {
             ring: builder.build().context("reading the ring of tasks that changed")?,
             describe: Program::of(&skel.progs.rule_describe)?,
             apply: Program::of(&skel.progs.rule_apply)?,
+            hurry: Program::of(&scheduler.skel().progs.rule_hurry)?,
             links: Vec::new(),
             lost: 0,
             told,
@@ -304,9 +306,12 @@ impl<'obj> Tracker<'obj> {
             pid: key.pid,
             asked: key.asked,
             rule: generation << intf::RULE_INDEX_BITS | index,
-            done: 0,
+            ..wire::zero()
         };
         self.apply.call(&mut call).context("giving a task its rule")?;
+        if call.waits != 0 {
+            self.hurry.call(&mut call).context("giving a task that waits its rule")?;
+        }
         Ok(rule.filter(|_| call.done != 0))
     }
 }

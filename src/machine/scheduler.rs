@@ -234,6 +234,7 @@ impl<'obj> Scheduler<'obj> {
             &programs.tasks,
             &programs.explain_task,
             &programs.refresh_cpu_sets,
+            &programs.rule_hurry,
             &programs.relay_apply,
             &programs.relay_idle_cpu,
         ];

@@ -1,4 +1,4 @@
-//! What `scheduler explain` says, as lines of text.
+//! What `scheduler explain` says, as lines of text. Who prints them escapes what controls a terminal.
 
 use super::{
     Class, Rule,
@@ -6,10 +6,7 @@ use super::{
 };
 use crate::{
     bpf::intf::{self, explained, task_sample},
-    stats::{
-        tasks::{Comm, policy_name},
-        text,
-    },
+    stats::{tasks::policy_name, text},
 };
 use std::collections::BTreeMap;
 
@@ -28,7 +25,7 @@ pub struct Subject<'a> {
 
 fn name(comm: &[std::ffi::c_char]) -> String {
     let bytes: Vec<u8> = comm.iter().map(|&c| c as u8).collect();
-    Comm::new(text::until_nul(&bytes)).printable()
+    String::from_utf8_lossy(text::until_nul(&bytes)).into_owned()
 }
 
 /// The numbers of the tasks that are asked about: all threads of a process by a number, or one thread, or those of a
@@ -210,7 +207,7 @@ mod tests {
         let lines = rules(all.iter(), &tasks);
         assert_eq!(lines[0], "rule 1 (test): name = \"a*\", class = \"batch\"");
         assert_eq!(lines[1..4], ["  2 tasks: ab 2", &rule_2(), "  no task now"]);
-        assert_eq!(lines[4], "no rule: 1 tasks: x\\x1b 1");
+        assert_eq!(lines[4], "no rule: 1 tasks: x\x1b 1");
     }
 
     fn rule_2() -> String {

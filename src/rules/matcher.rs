@@ -5,8 +5,8 @@ use crate::{bpf::intf::task_key, stats::text};
 use globset::{Candidate, Glob, GlobBuilder, GlobSet, GlobSetBuilder};
 use std::{collections::HashMap, rc::Rc};
 
-/// Strings whose matches are remembered, of each kind: as many as cgroups of a large machine. All are forgotten then.
-const MEMO_MAX: usize = 16_384;
+/// Strings whose matches are remembered, of each kind; all are forgotten then. Some MiB, if all of them are long paths.
+const MEMO_MAX: usize = 4_096;
 
 /// What rules go by, of one task.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -13,7 +13,10 @@ use crate::{
     units::{CpuId, Nanos},
 };
 use serde::{Deserialize, Serialize};
-use std::{fmt, ops::RangeInclusive};
+use std::{
+    fmt::{self, Write},
+    ops::RangeInclusive,
+};
 
 /// Rules at most.
 pub const RULES_MAX: usize = intf::RULES_MAX as usize;
@@ -161,11 +164,11 @@ impl Effect {
     }
 }
 
-/// As a table of the configuration file, on one line.
-impl fmt::Display for Rule {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Rule {
+    /// As a table of the configuration file, a line a field.
+    pub fn lines(&self) -> Vec<String> {
         let (who, effect) = (&self.who, &self.effect);
-        let string = |text: &String| toml::Value::from(text.as_str()).to_string();
+        let string = |text: &String| quoted(text);
         let mut fields = Vec::new();
         let mut add = |key: &str, value: Option<String>| {
             fields.extend(value.map(|value| format!("{key} = {value}")));
@@ -184,8 +187,31 @@ impl fmt::Display for Rule {
             add("period_ms", Some(boost.period_ms.to_string()));
             add("expires_s", boost.expires_s.map(|s| s.to_string()));
         }
-        f.write_str(&text::printable(fields.join(", ").as_bytes()).replace("\\\\", "\\"))
+        fields
     }
+}
+
+/// On one line.
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.lines().join(", "))
+    }
+}
+
+/// A text as a string of TOML in which everything shows.
+fn quoted(text: &str) -> String {
+    let mut quoted = String::from('"');
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => quoted.extend(['\\', c]),
+            c if c.is_control() || text::is_format(c) => {
+                // Writing to a String cannot fail.
+                let _ = write!(quoted, "\\u{:04x}", c as u32);
+            }
+            c => quoted.push(c),
+        }
+    }
+    quoted + "\""
 }
 
 fn shown_nice(nice: &RangeInclusive<i32>) -> String {
@@ -253,6 +279,16 @@ mod tests {
             assert_eq!(Class::of_number(class.number()), Some(class));
         }
         assert_eq!(Class::of_number(intf::task_class_CLASS_OWN), None);
+    }
+
+    #[test]
+    fn what_is_shown_is_toml_and_hides_nothing() {
+        let who = made::named("a\\*\"\n\x1b\u{202e}, b");
+        let shown = made::rule(who.clone(), Class::Batch).to_string();
+        assert!(shown.chars().all(|c| !c.is_control() && c != '\u{202e}'), "{shown}");
+        let table: toml::Table =
+            toml::from_str(&shown.replace(", class", "\nclass")).expect("TOML");
+        assert_eq!(table["name"].as_str(), who.name.as_deref());
     }
 
     #[test]

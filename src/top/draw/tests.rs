@@ -78,11 +78,11 @@ fn rules_and_what_they_matched() {
     press(&mut app, "5");
     let lines = screen(&mut app, 80, 24);
     assert_eq!(lines[2], " no.  tasks  busy%  rule");
-    assert_line(&lines, "1      3", "name = \"pipewire\", class = \"latency\"");
+    assert_line(&lines, "1      2", "name = \"pipewire\", class = \"latency\"");
     assert_line(&lines, "3      0    0.0", "class = \"idle\"");
     let frame = app.frame.as_mut().expect("a frame");
     frame.interval.rules[0].text = "\x1b[31m".into();
-    assert_line(&screen(&mut app, 80, 24), "1      3", "\\x1b[31m");
+    assert_line(&screen(&mut app, 80, 24), "1      2", "\\x1b[31m");
     app.frame.as_mut().expect("a frame").interval.rules.clear();
     assert_line(&screen(&mut app, 80, 24), "there are none", "[[rule]]");
 }
