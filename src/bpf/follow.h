@@ -71,6 +71,7 @@ __attribute__((noinline)) int adopt_rule(struct task_ctx *tctx __arg_nonnull, u3
 	u64 period_ns = tctx->boost.period_ns;
 
 	tctx->ruled = rule;
+	tctx->unweighed = true;
 	if (!e) {
 		tctx->class = CLASS_OWN;
 		tctx->factor = 0;
@@ -103,6 +104,7 @@ __attribute__((noinline)) int follow_rule(struct task_struct *p __arg_trusted,
 
 	if (rule != tctx->ruled)
 		adopt_rule(tctx, rule, now);
+	tctx->unweighed = false;
 	tctx->boost = boost_renewed(tctx->boost, now);
 	tctx->boosted = boost_is_on(tctx->boost, now);
 	is_new = update_weight(p, tctx);
@@ -119,7 +121,7 @@ __attribute__((noinline)) int follow_rule(struct task_struct *p __arg_trusted,
 /* Is there anything about the task's rule to be done before it is given a deadline? */
 static __always_inline bool has_news(const struct task_ctx *tctx)
 {
-	return tctx->rule != tctx->ruled || tctx->boost.budget_ns;
+	return tctx->rule != tctx->ruled || tctx->unweighed || tctx->boost.budget_ns;
 }
 
 static __always_inline void follow(struct task_struct *p, struct task_ctx *tctx, u64 now)
@@ -229,7 +231,8 @@ static __always_inline struct mask_slot *preferred_cpus(const struct task_ctx *t
 }
 
 /* An idle CPU of those that the task prefers, claimed; negative: there is none. */
-static __always_inline s32 claim_preferred(struct task_struct *p, struct task_ctx *tctx, s32 prev)
+__attribute__((noinline)) s32 claim_preferred(struct task_struct *p __arg_trusted,
+					      struct task_ctx *tctx __arg_nonnull, s32 prev)
 {
 	struct mask_slot *slot = preferred_cpus(tctx);
 	struct bpf_cpumask *mask;
@@ -251,7 +254,8 @@ static __always_inline s32 claim_preferred(struct task_struct *p, struct task_ct
 }
 
 /* Of the CPUs that the task prefers the one to wait for: where it was, if that is one. */
-static __always_inline s32 preferred_of(struct task_struct *p, struct task_ctx *tctx, s32 prev)
+__attribute__((noinline)) s32 preferred_of(struct task_struct *p __arg_trusted,
+					   struct task_ctx *tctx __arg_nonnull, s32 prev)
 {
 	struct mask_slot *slot = preferred_cpus(tctx);
 	struct bpf_cpumask *mask;

@@ -36,6 +36,7 @@ s32 BPF_STRUCT_OPS(sched_select_cpu, struct task_struct *p, s32 prev, u64 wake_f
 {
 	struct task_ctx *tctx = task_ctx_of(p);
 	s32 cpu = -ENOENT;
+	bool direct;
 
 	if (!tctx) {
 		count(CNT_BAD_CONTEXT);
@@ -44,15 +45,19 @@ s32 BPF_STRUCT_OPS(sched_select_cpu, struct task_struct *p, s32 prev, u64 wake_f
 	if (wake_flags & SCX_WAKE_FORK)
 		prev = least_loaded(p, prev);
 
-	if (tctx->cpu_set && goes_direct(p))
+	direct = goes_direct(p);
+	if (tctx->rule != tctx->ruled)
+		adopt_rule(tctx, tctx->rule, scx_bpf_now());
+	tctx->placed = PLACED_PREFERRED;
+	if (direct && tctx->cpu_set)
 		cpu = claim_preferred(p, tctx, prev);
-	tctx->placed = cpu >= 0 ? PLACED_PREFERRED : PLACED_IDLE;
-	if (cpu < 0 && goes_direct(p))
+	if (direct && cpu < 0) {
+		tctx->placed = PLACED_IDLE;
 		cpu = claim_idle(p, prev);
+	}
 	if (cpu >= 0 && !waits_for_policy(cpu)) {
 		u64 now = scx_bpf_now(), slice_ns;
 
-		follow(p, tctx, now);
 		slice_ns = slice_from(tctx, knobs.slice_max_ns);
 		mark_runnable(tctx, now);
 		wake_uncontended(tctx, cpu, slice_ns, now);

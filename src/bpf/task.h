@@ -39,6 +39,7 @@ struct task_ctx {
 	u8 class;         /* enum task_class */
 	u8 cpu_set;       /* index of `cpu_sets` plus 1 */
 	u8 placed;        /* enum placed */
+	bool unweighed;   /* it has a rule that its weight and deadline are not by yet */
 	u32 rule; /* the rule that it has. Written by user space and at fork, without the lock */
 	u32 ruled; /* the rule that the rest goes by */
 	u64 early_vns; /* its place among others is before its vruntime by this */

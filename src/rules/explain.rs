@@ -6,7 +6,10 @@ use super::{
 };
 use crate::{
     bpf::intf::{self, explained, task_sample},
-    stats::{tasks::policy_name, text},
+    stats::{
+        tasks::{policy_name, rule_of},
+        text,
+    },
 };
 use std::collections::BTreeMap;
 
@@ -138,7 +141,7 @@ fn why(placed: intf::placed) -> &'static str {
 pub fn rules<'a>(rules: impl Iterator<Item = &'a Rule>, tasks: &[task_sample]) -> Vec<String> {
     let mut names: BTreeMap<usize, BTreeMap<String, usize>> = BTreeMap::new();
     for task in tasks {
-        let of_rule = names.entry(number_of(task)).or_default();
+        let of_rule = names.entry(rule_of(task)).or_default();
         *of_rule.entry(name(&task.comm)).or_default() += 1;
     }
     let told = |number: usize| {
@@ -148,20 +151,14 @@ pub fn rules<'a>(rules: impl Iterator<Item = &'a Rule>, tasks: &[task_sample]) -
         let list = most.iter().take(NAMES_MAX).map(|(name, nr)| format!("{name} {nr}"));
         let list: Vec<_> = list.collect();
         let more = if most.len() > NAMES_MAX { ", …" } else { "" };
-        format!("{} tasks: {}{more}", names.values().sum::<usize>(), list.join(", "))
+        let nr: usize = names.values().sum();
+        let tasks = if nr == 1 { "task" } else { "tasks" };
+        format!("{nr} {tasks}: {}{more}", list.join(", "))
     };
     let rows = (1..).zip(rules).flat_map(|(number, rule)| {
         [format!("rule {number} ({}): {rule}", rule.at), format!("  {}", told(number))]
     });
     rows.chain([format!("no rule: {}", told(0))]).collect()
-}
-
-/// The number of the rule of a task, from 1; 0: it has none.
-pub fn number_of(task: &task_sample) -> usize {
-    match task.rule as usize {
-        0 => 0,
-        index => (index - 1) % super::RULES_MAX + 1,
-    }
 }
 
 #[cfg(test)]
@@ -207,7 +204,7 @@ mod tests {
         let lines = rules(all.iter(), &tasks);
         assert_eq!(lines[0], "rule 1 (test): name = \"a*\", class = \"batch\"");
         assert_eq!(lines[1..4], ["  2 tasks: ab 2", &rule_2(), "  no task now"]);
-        assert_eq!(lines[4], "no rule: 1 tasks: x\x1b 1");
+        assert_eq!(lines[4], "no rule: 1 task: x\x1b 1");
     }
 
     fn rule_2() -> String {

@@ -2,8 +2,7 @@
 
 use super::{hist, text};
 use crate::{
-    bpf::intf::task_sample,
-    rules::explain,
+    bpf::intf::{self, task_sample},
     units::{Nanos, Vtime, Weight},
 };
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -99,7 +98,7 @@ impl TaskTracker {
         let mut rows: Vec<_> = now.iter().map(|task| self.growth(task)).collect();
         self.ruled.clear();
         for (growth, task) in &rows {
-            let (tasks, run_ns) = self.ruled.entry(explain::number_of(task)).or_default();
+            let (tasks, run_ns) = self.ruled.entry(rule_of(task)).or_default();
             *tasks += 1;
             *run_ns += growth.run_ns;
         }
@@ -168,12 +167,20 @@ fn row(growth: &Growth, task: &task_sample, span: Duration) -> TaskRow {
         cpu: (task.cpu >= 0).then_some(task.cpu),
         nice: task.nice,
         weight: Weight(task.weight),
-        rule: Some(explain::number_of(task)).filter(|number| *number > 0),
+        rule: Some(rule_of(task)).filter(|number| *number > 0),
         policy: policy_name(task.policy).into(),
         vruntime_vns: Vtime(task.vruntime_vns),
         busy_percent: (growth.run_ns as f64 / seconds / 1e7).min(100.0),
         wakeups_per_s: growth.wakeups as f64 / seconds,
         wait_p99_us: wait_p99.map(Nanos::micros),
+    }
+}
+
+/// The number of the rule of a task, from 1; 0: it has none.
+pub fn rule_of(task: &task_sample) -> usize {
+    match task.rule {
+        0 => 0,
+        index => ((index - 1) % intf::RULES_MAX + 1) as usize,
     }
 }
 
