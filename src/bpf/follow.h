@@ -44,7 +44,7 @@ static __always_inline u32 weight_for(const struct task_struct *p, const struct 
 
 /*
  * Gives the task the weight that it has to have; it keeps the service that it is owed or owes.
- * 0: it had it. These three with linkage: the verifier walks each once.
+ * 0: it had it. These four with linkage: the verifier walks each once.
  */
 __attribute__((noinline)) int update_weight(struct task_struct *p __arg_trusted,
 					    struct task_ctx *tctx __arg_nonnull)
@@ -95,6 +95,13 @@ __attribute__((noinline)) int adopt_rule(struct task_ctx *tctx __arg_nonnull, u3
 	return 0;
 }
 
+__attribute__((noinline)) int renew_boost(struct task_ctx *tctx __arg_nonnull, u64 now)
+{
+	tctx->boost = boost_renewed(tctx->boost, now);
+	tctx->boosted = boost_is_on(tctx->boost, now);
+	return 0;
+}
+
 __attribute__((noinline)) int follow_rule(struct task_struct *p __arg_trusted,
 					  struct task_ctx *tctx __arg_nonnull, u64 now)
 {
@@ -105,8 +112,7 @@ __attribute__((noinline)) int follow_rule(struct task_struct *p __arg_trusted,
 	if (rule != tctx->ruled)
 		adopt_rule(tctx, rule, now);
 	tctx->unweighed = false;
-	tctx->boost = boost_renewed(tctx->boost, now);
-	tctx->boosted = boost_is_on(tctx->boost, now);
+	renew_boost(tctx, now);
 	is_new = update_weight(p, tctx);
 	tctx->early_vns =
 		head_start(tctx->class, tctx->boosted, tctx->boost.budget_ns, tctx->weight);
@@ -121,7 +127,7 @@ __attribute__((noinline)) int follow_rule(struct task_struct *p __arg_trusted,
 /* Is there anything about the task's rule to be done before it is given a deadline? */
 static __always_inline bool has_news(const struct task_ctx *tctx)
 {
-	return tctx->rule != tctx->ruled || tctx->unweighed || tctx->boost.budget_ns;
+	return ((tctx->rule ^ tctx->ruled) | tctx->unweighed | tctx->boost.budget_ns) != 0;
 }
 
 static __always_inline void follow(struct task_struct *p, struct task_ctx *tctx, u64 now)
