@@ -129,6 +129,9 @@ static __always_inline bool wake_at_once(struct task_struct *p, struct task_ctx 
 	return false;
 }
 
+/* From the end of a slice to the tick that enforces it, at 100 Hz. */
+#define LAST_TICK_NS (10ULL * 1000 * 1000)
+
 static __always_inline void choose_target(struct task_struct *p, s32 cpu, struct target *to)
 {
 	struct task_ctx *tctx = task_ctx_of(p);
@@ -166,16 +169,17 @@ static __always_inline void choose_target(struct task_struct *p, s32 cpu, struct
 			forgive(tctx, cpu);
 		ask_again(tctx, to->slice_ns);
 		/*
-		 * Once in a row, and within two slices of its clock: the slice it had, and the
-		 * tick that ended it. A reader is done long before; who is not waits like others.
+		 * Once in a row, and near its clock: the slice it had, and the tick that ended it.
+		 * A reader is done long before; who is not waits like others.
 		 * So does whom a higher class displaced: its CPU does not look at the global queue,
 		 * an idle one of another node has another, and entered from cpu_release everybody
 		 * counts as a reader.
 		 */
 		first = !(to->enq_flags & SCX_ENQ_REENQ) && is_rcu_reader(p) && !tctx->went_first &&
-			!vtime_before(clock_now(tctx) +
-					      to_virtual(2 * knobs.slice_max_ns, tctx->weight),
-				      tctx->vruntime_vns);
+			!vtime_before(
+				clock_now(tctx) +
+					to_virtual(knobs.slice_max_ns + LAST_TICK_NS, tctx->weight),
+				tctx->vruntime_vns);
 	}
 	tctx->went_first = first;
 	if (to->enq_flags & SCX_ENQ_REENQ)
