@@ -111,7 +111,7 @@ impl Kernel {
         let everywhere = || Mask::of(nr_cpus, (0..nr_cpus as u32).map(CpuId));
         let nobody = |pid| {
             let birth = Birth { pid: Pid(pid), nice: 0, policy: 0, name: "" };
-            Task::new(TaskId(u32::MAX), birth, everywhere())
+            Task::new(TaskId(u32::MAX), birth, everywhere().into())
         };
         let node = |place: &crate::machine::topology::Place| place.node;
         let mut kernel = Self {

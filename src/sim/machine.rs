@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{settings::Tuning, units::Pid};
 use anyhow::Result;
-use std::{collections::VecDeque, fmt};
+use std::{collections::VecDeque, fmt, rc::Rc};
 
 /// What the scheduler did that it must not do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,6 +95,8 @@ pub struct Machine<'a> {
     pub(super) kernel: Kernel,
     pub(super) cpus: Vec<Cpu>,
     pub(super) actors: Vec<Actor>,
+    /// The CPUs that tasks of a group may run on, when they are born.
+    affinities: Vec<Rc<Mask>>,
     pub(super) events: Events,
     pub(super) now: u64,
     pub(super) stats: Stats,
@@ -178,12 +180,14 @@ impl<'a> Machine<'a> {
     ) -> Self {
         let nr_cpus = scenario.topology.places.len();
         let oracle = Oracle::new(scenario, object.timeout_ns(), tuning);
+        let affinity = |group| Rc::new(Mask::of(nr_cpus, scenario.allowed(group)));
         let mut machine = Self {
             scenario,
             seed,
             kernel: Kernel::new(object, &scenario.topology),
             cpus: vec![Cpu { idle_at: Some(0), ..Cpu::default() }; nr_cpus],
             actors: Vec::new(),
+            affinities: scenario.group.iter().map(affinity).collect(),
             events: Events::default(),
             now: 0,
             stats: Stats {
@@ -221,8 +225,8 @@ impl<'a> Machine<'a> {
         let of = &self.scenario.group[group];
         let pid = Pid(id.0 as i32 + PID_FIRST);
         let birth = Birth { pid, nice: of.nice.0, policy: of.policy as u32, name: &of.name };
-        let allowed = Mask::of(self.cpus.len(), self.scenario.allowed(of));
-        self.kernel.tasks.push(Task::new(id, birth, allowed));
+        let allowed = &self.affinities[group];
+        self.kernel.tasks.push(Task::new(id, birth, Rc::clone(allowed)));
         self.actors.push(Actor::new(group, number, self.seed, u64::from(id.0)));
         self.stats.groups[group].tasks += 1;
         id

@@ -6,7 +6,7 @@ use super::{
     mask::{Bits, Mask},
 };
 use crate::units::{Pid, Weight};
-use std::ptr::NonNull;
+use std::{ptr::NonNull, rc::Rc};
 
 /// Index of a task in the machine's table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -72,8 +72,9 @@ pub struct Birth<'a> {
 /// A task.
 pub struct Task {
     p: NonNull<abi::task_struct>,
-    /// The affinity that was asked for: the kernel's `cpus_mask`.
-    allowed: Mask,
+    /// The affinity that was asked for: the kernel's `cpus_mask`. Of a thousand CPUs it is 128 bytes, so tasks that are born with
+    /// the same share it.
+    allowed: Rc<Mask>,
     /// The one CPU of a task that was switched out with migration disabled: `cpus_ptr` then.
     pinned: Option<Mask>,
     /// It runs where it may not any more, until the stopper moves it.
@@ -121,7 +122,7 @@ macro_rules! shared {
 
 impl Task {
     /// A task that is not born yet. `allowed` is not empty.
-    pub fn new(id: TaskId, birth: Birth<'_>, allowed: Mask) -> Self {
+    pub fn new(id: TaskId, birth: Birth<'_>, allowed: Rc<Mask>) -> Self {
         // SAFETY: integers and pointers only, for which zero is a value.
         let mut p: Box<abi::task_struct> = Box::new(unsafe { std::mem::zeroed() });
         p.pid = birth.pid.0;
@@ -251,7 +252,7 @@ impl Task {
     /// Gives it another affinity, which is not empty. It counts once migration is enabled.
     pub fn set_allowed(&mut self, allowed: Mask) {
         let nr = allowed.bits().count() as i32;
-        self.allowed = allowed;
+        self.allowed = Rc::new(allowed);
         let cpus_ptr = self.cpus_ptr();
         // SAFETY: as for the fields above; the mask that it names lives as long as self has it.
         unsafe {
