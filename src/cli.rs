@@ -4,6 +4,7 @@
 mod config;
 mod file;
 mod flags;
+mod rules;
 
 pub use config::{Adopted, Effective, Origin, Shown};
 pub use file::{CONFIG_DEFAULT, Place};
@@ -50,6 +51,8 @@ pub enum Request {
     Simulate(sim::Plan),
     /// Show what a running scheduler does.
     Top(top::Options),
+    /// Tell of the tasks of that number or name, or of all rules, of the scheduler that has its socket there.
+    Explain(PathBuf, Option<String>),
     /// Switch the running scheduler, which has its socket there, to this profile, or say which it has.
     Profile(PathBuf, Option<String>),
     /// Print this text: the help, the version, a man page, or a shell's completions.
@@ -191,6 +194,27 @@ enum Command {
         /// The profile
         #[arg(value_name = "NAME", value_parser = PossibleValuesParser::new(profile::names()))]
         name: Option<String>,
+
+        /// The socket of the scheduler
+        #[arg(long, value_name = "PATH", default_value = SOCKET_DEFAULT)]
+        socket: PathBuf,
+    },
+    /// Say which rule a task has, how it stands with it, and why it ran where it ran last
+    ///
+    /// Weight, slice, what it is owed and when it is due; of all threads of a process. Asks the scheduler over its socket, so
+    /// it is for root and for the user that the scheduler runs as.
+    Explain {
+        /// A number, or a name, in which * is any text
+        #[arg(
+            value_name = "PID|NAME",
+            required_unless_present = "rules",
+            conflicts_with = "rules"
+        )]
+        of: Option<String>,
+
+        /// All rules in the order in which they are tried, and the tasks that each has now
+        #[arg(long)]
+        rules: bool,
 
         /// The socket of the scheduler
         #[arg(long, value_name = "PATH", default_value = SOCKET_DEFAULT)]
@@ -383,6 +407,7 @@ where
             let effective = Effective::of(given.unwrap_or(&matches), &config, own)?;
             return Ok(Request::Print(effective.text()));
         }
+        Some(Command::Explain { of, socket, .. }) => return Ok(Request::Explain(socket, of)),
         Some(Command::Profile { name, socket }) => return Ok(Request::Profile(socket, name)),
         Some(Command::Top { demo, socket, interval }) => {
             let interval = interval.unwrap_or(Duration::from_secs(1));

@@ -8,6 +8,7 @@ use crate::{
     machine::{
         notify::{Event, Notifier},
         preflight::{self, Host},
+        ruler::Ruler,
         scheduler::Scheduler,
         stop::{Hangup, Stop},
     },
@@ -50,7 +51,8 @@ pub fn main(args: impl IntoIterator<Item = OsString>, own: Option<Own>) -> ExitC
         Request::Compare(plan) => compare(&plan),
         Request::Simulate(plan) => simulate(&plan, own),
         Request::Top(options) => top::run(&options),
-        Request::Profile(socket, name) => profile(&socket, name.as_deref()),
+        Request::Profile(socket, name) => ask(&socket, "profile", "name", name.as_deref()),
+        Request::Explain(socket, of) => ask(&socket, "explain", "of", of.as_deref()),
         Request::Print(text) => print(&text).map(|()| Exit::Stopped),
     });
     match result {
@@ -155,10 +157,10 @@ fn run_sweep(
     Ok(exit)
 }
 
-/// `scheduler profile`: asks the running scheduler, and prints what is in effect then.
-fn profile(socket: &Path, name: Option<&str>) -> Result<Exit, Failure> {
-    let args = name.map_or_else(|| json!({}), |name| json!({"name": name}));
-    let answer = Connection::open(socket)?.ask(&json!({"req": "profile", "args": args}))?;
+/// `scheduler profile` and `scheduler explain`: asks the running scheduler, and prints the lines of its answer.
+fn ask(socket: &Path, request: &str, argument: &str, value: Option<&str>) -> Result<Exit, Failure> {
+    let args = value.map_or_else(|| json!({}), |value| json!({argument: value}));
+    let answer = Connection::open(socket)?.ask(&json!({"req": request, "args": args}))?;
     let lines: Vec<String> =
         serde_json::from_value(answer).context("understanding the scheduler's answer")?;
     let lines = lines.iter().map(|line| text::printable(line.as_bytes()) + "\n");
@@ -169,6 +171,9 @@ fn profile(socket: &Path, name: Option<&str>) -> Result<Exit, Failure> {
 /// `scheduler config check`: what the parser does not know, the policy does.
 fn check(file: &Path, effective: &Effective, own: Option<&Own>) -> Result<Exit, Failure> {
     set_up(effective, own)?;
+    for warning in effective.warnings() {
+        complain(&format!("warning: {warning}"));
+    }
     print(&format!("{}: good\n", text::printable(file.as_os_str().as_encoded_bytes())))?;
     Ok(Exit::Stopped)
 }
@@ -222,7 +227,7 @@ fn schedule(
     let stop = Stop::but_hangup()?;
     let hangup = Hangup::on_signal()?;
     let notifier = Notifier::from_env();
-    let mut storage = MaybeUninit::uninit();
+    let (mut storage, mut storage_of_rules) = (MaybeUninit::uninit(), MaybeUninit::uninit());
     let mut scheduler = Scheduler::load(settings, &host, &mut storage)?;
     log::info!("loaded");
     if stop.is_triggered() {
@@ -238,10 +243,12 @@ fn schedule(
     };
     scheduler.attach()?;
     log::info!("attached");
+    let ruler = Ruler::new(&mut storage_of_rules);
+    let mut reloader = Reloader::new(effective, reread, hangup, ruler);
+    reloader.start(&scheduler)?;
     notifier.tell_or_warn(Event::Ready);
 
     let beside = Beside { relay: relay.as_ref(), endpoints, notifier: &notifier };
-    let mut reloader = Reloader::new(effective, reread, hangup);
     let watched = watch::until_the_end(&mut scheduler, &mut reloader, beside, &stop);
     notifier.tell_or_warn(Event::Stopping);
     let report = scheduler.detach();

@@ -28,6 +28,7 @@ pub mod policy;
 pub mod profile;
 pub mod relay;
 pub mod reload;
+pub mod rules;
 pub mod settings;
 pub mod sim;
 pub mod stats;

@@ -6,10 +6,12 @@ use crate::{
     exit::Failure,
     machine::{
         notify::{Event, Notifier},
+        ruler::Ruler,
         scheduler::Scheduler,
         stop::{Hangup, Hung, Stop},
     },
 };
+use anyhow::Result;
 use std::os::fd::{AsFd, BorrowedFd};
 
 /// Keeps the settings in effect.
@@ -17,6 +19,7 @@ pub struct Reloader<'a> {
     effective: Effective,
     reread: &'a dyn Fn() -> Result<Effective, Failure>,
     hangup: Hangup,
+    ruler: Ruler<'a>,
 }
 
 impl AsFd for Reloader<'_> {
@@ -32,8 +35,34 @@ impl<'a> Reloader<'a> {
         effective: Effective,
         reread: &'a dyn Fn() -> Result<Effective, Failure>,
         hangup: Hangup,
+        ruler: Ruler<'a>,
     ) -> Self {
-        Self { effective, reread, hangup }
+        Self { effective, reread, hangup, ruler }
+    }
+
+    /// Puts the rules in force that the program was started with. The scheduler is attached.
+    ///
+    /// # Errors
+    /// When the kernel does not take them.
+    pub fn start(&mut self, scheduler: &Scheduler<'_>) -> Result<()> {
+        self.warn();
+        self.ruler.set(&self.effective.rules, scheduler)
+    }
+
+    /// Readable when tasks may have another rule, unless nobody is looked at for now.
+    pub fn told(&self) -> Option<BorrowedFd<'_>> {
+        self.ruler.told()
+    }
+
+    /// Who keeps the rules of tasks.
+    pub fn ruler(&mut self) -> &mut Ruler<'a> {
+        &mut self.ruler
+    }
+
+    fn warn(&self) {
+        for warning in self.effective.warnings() {
+            log::warn!("{warning}");
+        }
     }
 
     /// What is in effect.
@@ -81,7 +110,12 @@ impl<'a> Reloader<'a> {
         Ok(self.effective.tuned())
     }
 
-    fn adopt(&mut self, now: Effective, scheduler: &mut Scheduler<'_>) {
+    fn adopt(&mut self, mut now: Effective, scheduler: &mut Scheduler<'_>) {
+        let has_rules = self.effective.rules == now.rules;
+        if let Err(error) = self.ruler.set(&now.rules, scheduler) {
+            log::warn!("the rules stay as they were: {error:#}");
+            now.rules = self.effective.rules.clone();
+        }
         let adopted = self.effective.adopt(now);
         let settings = &self.effective.settings;
         scheduler.tune(settings.tuning.knobs(settings.relayed.as_ref()));
@@ -90,6 +124,9 @@ impl<'a> Reloader<'a> {
         }
         for change in adopted.pending {
             log::warn!("{change}: not before the next start");
+        }
+        if !has_rules {
+            self.warn();
         }
     }
 }

@@ -12,6 +12,7 @@ use crate::{
     },
     relay::{Lateness, Relay},
     reload::Reloader,
+    rules::explain,
     settings::{Format, Report},
     stats::{
         interval::Interval,
@@ -71,8 +72,8 @@ pub fn until_the_end(
     }
     loop {
         let due = reporter.as_ref().map_or(WATCH_PERIOD, |r| WATCH_PERIOD.min(r.time_left()));
-        let wake = endpoints.wait(stop, &[live.reloader.as_fd()], due);
-        live.reloader.tend(live.scheduler, notifier, stop);
+        let wake = live.wait(&endpoints, stop, due);
+        live.tend(notifier, stop)?;
         if wake == Wake::Stop || !keeper.tend(live.scheduler)? {
             return Ok(());
         }
@@ -85,7 +86,7 @@ pub fn until_the_end(
         let text = reporter.report(&mut live)?;
         let mut tend = || {
             endpoints.serve(&mut live);
-            live.reloader.tend(live.scheduler, notifier, stop);
+            live.tend(notifier, stop)?;
             keeper.tend(live.scheduler)
         };
         match output::write(&mut io::stdout(), &text, stop, WATCH_PERIOD, &mut tend)? {
@@ -102,6 +103,21 @@ struct Live<'a, 'r, 'obj> {
     relay: Option<&'a Relay>,
     /// Whether the reports list tasks, whoever else asks for them.
     keeps_tasks: bool,
+}
+
+impl Live<'_, '_, '_> {
+    /// Waits for a client, for whoever wants other settings, and for tasks that may have another rule.
+    fn wait(&mut self, endpoints: &Endpoints, stop: &Stop, timeout: Duration) -> Wake {
+        let timeout = self.reloader.ruler().rest_left().map_or(timeout, |left| left.min(timeout));
+        let told = self.reloader.told();
+        let fds: Vec<_> = [Some(self.reloader.as_fd()), told].into_iter().flatten().collect();
+        endpoints.wait(stop, &fds, timeout)
+    }
+
+    fn tend(&mut self, notifier: &Notifier, stop: &Stop) -> Result<()> {
+        self.reloader.tend(self.scheduler, notifier, stop);
+        self.reloader.ruler().tend(self.scheduler)
+    }
 }
 
 impl Source for Live<'_, '_, '_> {
@@ -121,6 +137,26 @@ impl Source for Live<'_, '_, '_> {
 
     fn profile(&mut self, name: Option<&str>) -> Result<Vec<String>, String> {
         self.reloader.profile(name, self.scheduler)
+    }
+
+    fn rules(&mut self) -> Vec<String> {
+        self.reloader.ruler().rules().map(ToString::to_string).collect()
+    }
+
+    fn explain(&mut self, of: Option<&str>) -> Result<Vec<String>, String> {
+        let tasks = self.scheduler.list_tasks().map_err(|error| format!("{error:#}"))?;
+        let ruler = self.reloader.ruler();
+        let Some(of) = of else { return Ok(explain::rules(ruler.rules(), &tasks)) };
+        let (pids, all) = explain::chosen(of, &tasks)?;
+        let mut lines = Vec::new();
+        for &pid in &pids {
+            let task = self.scheduler.explain(pid).map_err(|error| format!("{error:#}"))?;
+            lines.extend(task.iter().flat_map(|&task| {
+                explain::task(&explain::Subject { task, rule: ruler.rule(task.rule) })
+            }));
+        }
+        lines.extend(explain::rest(pids.len(), all));
+        Ok(lines)
     }
 
     fn forget_tasks(&mut self) {
@@ -224,7 +260,10 @@ impl Reporter {
             0 => Vec::new(),
             limit => self.tasks.busiest(live.tasks()?, span, limit),
         };
-        let interval = Interval::between(&self.before, &now, tasks);
+        let mut interval = Interval::between(&self.before, &now, tasks);
+        if self.report.tasks > 0 {
+            interval.rules = self.tasks.rules(live.rules(), span);
+        }
         // By the plan, so that reports do not drift, but never soon after a late one.
         let every = self.report.interval;
         self.due = (self.due + every).max(now.at + every / 2);

@@ -265,6 +265,114 @@ fn a_profile_gives_what_nobody_gave_by_itself() {
     assert!(unknown.contains(":1:11: ") && unknown.contains("lowlatency"), "{unknown}");
 }
 
+#[test]
+fn rules_are_read_in_their_order_and_shown() {
+    let text = r#"slice_us = 2000
+[[rule]]
+name = "ffplay*"
+nice = "-5..3"
+class = "latency"
+budget_percent = 40
+expires_s = 60
+
+[[rule]]
+exe = "/usr/{bin,lib}/**"
+user = 0
+weight = 0.5
+slice_us = 700
+
+[[rule]]
+cgroup = "/system.slice/*\u002eservice"
+cpus = "0-2,7"
+"#;
+    let rules = effective(text, &[]).expect("good");
+    assert_eq!(rules.rules.len(), 3);
+    let [first, second, third] = &rules.rules[..] else { panic!("{:?}", rules.rules) };
+    let is = [("latency", 40, 100, Some(60))];
+    let boost = first.effect.boost.expect("a boost");
+    let class = first.effect.class.expect("a class").name();
+    assert_eq!([(class, boost.budget_percent, boost.period_ms, boost.expires_s)], is);
+    assert!(first.at.ends_with(":2:1"), "{}", first.at);
+    assert_eq!(second.who.user.as_ref().map(|user| user.id), Some(0));
+    assert_eq!((second.effect.weight, second.effect.boost), (Some(0.5), None));
+    assert_eq!(third.who.cgroup.as_deref(), Some("/system.slice/*.service"));
+    assert_eq!(third.effect.cpus.as_ref().map(Vec::len), Some(4));
+    let shown = rules.text();
+    assert!(shown.contains("# rule 2, ") && shown.contains("weight = 0.5"), "{shown}");
+    let again = effective(&shown, &[]).expect("what is shown is good");
+    for (one, other) in rules.rules.iter().zip(&again.rules) {
+        assert_eq!((&one.who, &one.effect), (&other.who, &other.effect), "{shown}");
+    }
+    let adopted = rules.clone().adopt(effective("slice_us = 2000", &[]).expect("good"));
+    assert_eq!(adopted.changed, ["0 rules, there were 3"]);
+
+    let (_dir, path) =
+        file("[[rule]]\nname = \"a*\"\nweight = 0.5\n[[rule]]\nname = \"ab\"\nweight = 2\n");
+    let out = run(&["config", "check", path.to_str().expect("UTF-8")]);
+    let told = String::from_utf8_lossy(&out.stderr);
+    assert_eq!(out.status.code(), Some(0), "{told}");
+    assert!(told.contains("config.toml:4:1: rule 2 has no effect: rule 1"), "{told}");
+}
+
+#[test]
+fn what_is_wrong_with_rules_is_told_with_its_place() {
+    let who = "name = \"a\"";
+    for (fields, words) in [
+        ("nam = \"a\"", &[":2:1: ", "'nam'", "did you mean 'name'?", "expires_s"][..]),
+        ("name = 7", &[":2:8: name = 7: ", "a string, not a whole number"]),
+        ("name = \"\"", &[":2:8: ", "1 to 1024 bytes"]),
+        ("exe = \"/a/[b\"", &[":2:7: ", "must be a glob", "unclosed character class"]),
+        ("cgroup = \"{a\"", &["must be a glob", "unclosed alternate"]),
+        ("user = \"nobody-of-that-name\"", &[":2:8: ", "no such user"]),
+        ("user = -1", &["no such user"]),
+        ("nice = 20", &[":2:8: ", "-20 to 19"]),
+        ("nice = \"3..-3\"", &["-20 to 19"]),
+        ("class = \"batch\"", &[":1:1: rule 1: ", "name, exe, cgroup, user and nice"]),
+        ("class = \"latencey\"", &["did you mean 'latency'?", "latency, normal, batch, idle"]),
+        (who, &[":1:1: rule 1: ", "class, weight, slice_us and cpus"]),
+        ("weight = 0", &["weight = 0: ", "0.01 to 100", "bigger is sooner"]),
+        ("weight = nan", &["0.01 to 100"]),
+        ("weight = \"2\"", &["not a string"]),
+        ("slice_us = 99", &["100 to 100000"]),
+        ("cpus = \"3-1\"", &["a list of CPUs below 8192"]),
+        ("cpus = \"0-x\"", &["a list of CPUs"]),
+        ("budget_percent = 91", &["1 to 90"]),
+        ("period_ms = 19", &["20 to 1000"]),
+        ("expires_s = 0", &["1 to 604800"]),
+        ("name = \"a\"\nclass = \"idle\"\nweight = 2", &[":1:1: rule 1: ", "class = \"idle\""]),
+        ("name = \"a\"\nclass = \"batch\"\nweight = 2", &["is a boost"]),
+        ("name = \"a\"\nclass = \"batch\"\nperiod_ms = 20", &["are of a boost"]),
+        ("name = \"a\"\nweight = 1\nexpires_s = 20", &["are of a boost"]),
+        (
+            "name = \"a\"\nweight = 2\n[[rule]]\nname = \"a\"\nclass = \"idle\"",
+            &[":4:1: rule 2 ", "as rule 1"],
+        ),
+        ("name = \"a\"\nclass = \"\\u001b\"", &[":3:9: "]),
+    ] {
+        let line = effective(&format!("[[rule]]\n{fields}\n"), &[]).expect_err(fields);
+        assert!(words.iter().all(|word| line.contains(word)), "{fields:?}: {line}");
+        assert!(!line.chars().any(char::is_control), "{line:?}");
+    }
+    for (text, word) in [
+        ("rule = 7", "not a whole number"),
+        ("rule = [7]", "a rule is a table"),
+        ("[rule]\nname = \"a\"", "not a table"),
+        ("[[rules]]\nname = \"a\"", "did you mean 'rule'?"),
+    ] {
+        let line = effective(text, &[]).expect_err(text);
+        assert!(line.contains(word), "{text}: {line}");
+    }
+    let many = |nr: usize, fields: fn(usize) -> String| -> String {
+        (0..nr).map(|i| format!("[[rule]]\nname = \"a{i}\"\n{}\n", fields(i))).collect()
+    };
+    let rules = effective(&many(1024, |_| "weight = 0.5".into()), &[]).expect("as many as may be");
+    assert_eq!(rules.rules.len(), 1024);
+    let line = effective(&many(1025, |_| "weight = 0.5".into()), &[]).expect_err("one more");
+    assert!(line.contains("1025 rules, 1024 at most"), "{line}");
+    let line = effective(&many(65, |i| format!("cpus = \"{i}\"")), &[]).expect_err("sets");
+    assert!(line.contains("rule 65: there are 64 different sets"), "{line}");
+}
+
 /// A program of another's policy has settings of its own, and looks for no file.
 #[test]
 fn other_programs_look_for_no_file() {

@@ -44,9 +44,16 @@ fn the_page_has_every_flag_and_command() {
             assert!(section.contains(&format!("\\fB{flag}\\fR")), "{arguments:?}: {flag}");
         }
     }
-    for command in
-        ["doctor", "config check", "config show", "profile", "compare", "completions", "man"]
-    {
+    for command in [
+        "doctor",
+        "config check",
+        "config show",
+        "profile",
+        "explain",
+        "compare",
+        "completions",
+        "man",
+    ] {
         assert!(of_commands.contains(&format!("scheduler {command}")), "{command}");
     }
     for code in ["0", "1", "2", "75", "77", "78"] {

@@ -6,8 +6,9 @@ use proptest::prelude::*;
 use scheduler::bpf::{
     intf,
     policy::{
-        base_slice, burst_average, carry_lag, charge, clock_advance, deadline, hist_slot,
-        place_requeue, place_uncontended, place_wakeup, preempts, request, reweigh, task_hist_slot,
+        base_slice, boost_is_on, boost_renewed, burst_average, carry_lag, charge, class_policy,
+        clock_advance, deadline, head_start, hist_slot, is_patient, place_requeue,
+        place_uncontended, place_wakeup, preempts, request, reweigh, ruled_weight, task_hist_slot,
         task_slice, to_virtual, vtime_before as before, weight_of,
     },
 };
@@ -388,5 +389,107 @@ fn lag_stays_within_a_request_and_a_tick() {
             let bound = (SLICE + TICK) as f64;
             assert!(lag <= bound, "weight {}: {lag} ns after {} ns", task.weight, cpu.now);
         }
+    }
+}
+
+/// A boost of this budget in periods of 100 ms, of a task that takes all that it gets: `share` of the CPU while it is not
+/// boosted, and all of it while it is. What it takes of a second.
+fn taken_by_a_boosted_hog(budget: u64, share: u64) -> u64 {
+    let mut boost = intf::boost {
+        budget_ns: budget,
+        period_ns: 100 * MS,
+        used_ns: 0,
+        period_at: 7,
+        expires_at: 0,
+    };
+    let (mut taken, mut counted) = (0, 0);
+    // Ticks of 4 ms, from the third period on.
+    for tick in 0..325 {
+        let now = 7 + tick * 4 * MS;
+        boost = boost_renewed(boost, now);
+        let ran = if boost_is_on(boost, now) { 4 * MS } else { 4 * MS * share / 100 };
+        boost.used_ns += ran;
+        taken += ran;
+        if tick == 74 {
+            counted = taken;
+        }
+    }
+    taken - counted
+}
+
+#[test]
+fn a_boost_gives_its_budget_and_no_more() {
+    // A tenth by its weight: it is boosted up to the budget.
+    for percent in [20, 30, 60] {
+        let taken = taken_by_a_boosted_hog(percent * MS, 10);
+        let due = percent * 10 * MS;
+        assert!(taken.abs_diff(due) <= 12 * MS, "{percent} %: {taken} of {due}");
+    }
+    // More than the budget by its weight: nothing is added to that.
+    let taken = taken_by_a_boosted_hog(20 * MS, 50);
+    assert!(taken.abs_diff(500 * MS) <= 4 * MS, "{taken}");
+}
+
+proptest! {
+    #[test]
+    fn boosts_stay_in_bounds(
+        budget in times(), period in times(), used in times(), began in times(), now in times(),
+        expires in times(),
+    ) {
+        let budget = budget.min(period);
+        let old = intf::boost {
+            budget_ns: budget, period_ns: period, used_ns: used, period_at: began, expires_at: expires,
+        };
+        let after = boost_renewed(old, now);
+        prop_assert!(after.used_ns <= used);
+        if after.period_at != began {
+            prop_assert!(after.used_ns <= budget, "what it overran costs one period at most");
+            prop_assert!(now.wrapping_sub(after.period_at) < period);
+        }
+        if boost_is_on(after, now) {
+            prop_assert!(after.used_ns < budget);
+            prop_assert!(expires == 0 || before(now, expires));
+        }
+        let none = intf::boost { budget_ns: 0, ..after };
+        prop_assert!(!boost_is_on(none, now));
+    }
+
+    #[test]
+    fn factors_keep_weights_in_bounds(nice in -20i32..=19, factor in 10u32..=102_400, on: bool) {
+        let own = weight_of(nice, 0);
+        let ruled = ruled_weight(own, factor, on);
+        prop_assert!((4..=1 << 20).contains(&ruled), "never that of SCHED_IDLE");
+        if factor > 1024 {
+            prop_assert!(ruled >= own && (on || ruled == own), "a boost that is off changes nothing");
+        } else {
+            prop_assert!(ruled <= own.max(4));
+        }
+        prop_assert_eq!(ruled_weight(own, 1024, on), own);
+        prop_assert_eq!(ruled_weight(3, factor, on), 3);
+    }
+}
+
+#[test]
+fn classes_are_as_the_policies_of_the_kernel() {
+    let [own, latency, normal, batch, idle] = [0, 1, 2, 3, 4];
+    for (class, policy, is) in [
+        (own, 0, 0),
+        (own, 3, 3),
+        (own, 5, 5),
+        (latency, 5, 0),
+        (normal, 3, 0),
+        (normal, 5, 0),
+        (batch, 0, 3),
+        (idle, 0, 5),
+    ] {
+        assert_eq!(class_policy(class, policy), is, "class {class}, policy {policy}");
+        assert_eq!(is_patient(class, policy), is == 3 || is == 5);
+    }
+    // A head start is for a boosted task of the class latency alone, and by its weight.
+    assert_eq!(head_start(latency, true, 3 * MS, NICE0), 3 * MS);
+    assert_eq!(head_start(latency, true, 3 * MS, 2 * NICE0), 3 * MS / 2);
+    for (class, on) in [(latency, false), (own, true), (normal, true), (batch, true), (idle, true)]
+    {
+        assert_eq!(head_start(class, on, 3 * MS, NICE0), 0);
     }
 }

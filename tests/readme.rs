@@ -36,7 +36,8 @@ fn section(heading: &str) -> &'static str {
 
 #[test]
 fn flags_are_those_of_the_program() {
-    let [help_all, help_compare, help_top] = [&[][..], &["compare"][..], &["top"][..]].map(help);
+    let [help_all, help_compare, help_top, help_explain] =
+        [&[][..], &["compare"][..], &["top"][..], &["explain"][..]].map(help);
     let real = flags(&help_all);
     assert!(real.contains("--slice-min-us") && real.len() > 8, "{real:?}");
     let table = flags(section("## Command line"));
@@ -56,7 +57,9 @@ fn flags_are_those_of_the_program() {
     }
     let of_top = flags(&help_top);
     assert!(of_top.iter().all(|flag| named.contains(flag)), "{of_top:?}");
-    let known = [&real, &of_compare, &of_simulate, &of_top];
+    let of_explain = flags(&help_explain);
+    assert!(of_explain.iter().all(|flag| named.contains(flag)), "{of_explain:?}");
+    let known = [&real, &of_compare, &of_simulate, &of_top, &of_explain];
     assert!(named.iter().all(|flag| known.iter().any(|of| of.contains(flag))), "{named:?}");
 }
 

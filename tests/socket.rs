@@ -74,8 +74,13 @@ impl Client {
 
 /// `scheduler profile` at this socket.
 fn profile(path: &Path, name: &[&str]) -> std::process::Output {
+    asking("profile", path, name)
+}
+
+/// A command that asks at this socket.
+fn asking(command: &str, path: &Path, words: &[&str]) -> std::process::Output {
     let path = path.to_str().expect("UTF-8");
-    let args = [&["profile", "--socket", path], name].concat();
+    let args = [&[command, "--socket", path], words].concat();
     let program = env!("CARGO_BIN_EXE_scheduler");
     std::process::Command::new(program).args(args).output().expect("it runs")
 }
@@ -103,6 +108,33 @@ fn a_profile_is_asked_for_and_told() {
         assert_eq!((out.status.code(), line.lines().count()), (Some(code), 1), "{line}");
         assert!(line.contains(words), "{line}");
     }
+}
+
+#[test]
+fn a_task_is_explained_and_rules_are() {
+    let place = serve();
+    for (words, code, told) in [
+        (&["7"][..], 0, "task 7\n\\x1b[31m\n"),
+        (&["--rules"], 0, "no rule: 24 tasks\n"),
+        (&["8"], 1, ""),
+        (&[], 2, ""),
+        (&["7", "--rules"], 2, ""),
+    ] {
+        let out = asking("explain", &place.path, words);
+        assert_eq!(out.status.code(), Some(code), "{words:?}");
+        assert_eq!(String::from_utf8_lossy(&out.stdout), told, "{words:?}");
+        assert_eq!(String::from_utf8_lossy(&out.stderr).lines().count(), usize::from(code > 0));
+    }
+    // JSON of the tasks has the rules, too.
+    let mut client = Client::connect(&place.path);
+    let mut interval = |args: Value| {
+        let answer = client.ask(&json!({"req": "stats", "args": args}));
+        answer["args"]["resp"].clone()
+    };
+    let told = interval(json!({"target": "interval", "tasks": "3"}));
+    assert_eq!(told["rules"].as_array().map(Vec::len), Some(3), "{told}");
+    assert_eq!(told["rules"][0]["number"], 1);
+    assert_eq!(interval(json!({"target": "interval"}))["rules"], json!([]));
 }
 
 #[test]

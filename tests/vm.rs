@@ -36,6 +36,8 @@ mod programs;
 mod rcu;
 #[path = "vm/refusals.rs"]
 mod refusals;
+#[path = "vm/rules.rs"]
+mod rules;
 #[path = "vm/service.rs"]
 mod service;
 #[path = "vm/stress.rs"]
@@ -45,6 +47,9 @@ mod truth;
 
 fn main() -> ExitCode {
     if let Some(code) = mischief::Mischief::act() {
+        return code;
+    }
+    if let Some(code) = rules::Napper::act() {
         return code;
     }
     let mut programs: Vec<(&str, PathBuf)> = vec![
@@ -72,6 +77,7 @@ fn main() -> ExitCode {
             programs::CASES,
             compare::CASES,
             conformance::CASES,
+            rules::CASES,
         ]
         .concat(),
         programs,

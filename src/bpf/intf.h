@@ -132,6 +132,136 @@ struct vclock {
 	u64 set_at;
 };
 
+/* ---- rules: see follow.h and rules.bpf.c ---- */
+
+enum {
+	RULES_MAX = 1024,
+	/* Different sets of CPUs that rules prefer. */
+	CPU_SETS_MAX = 64,
+	/* Weight factors are in parts of this. */
+	FACTOR_ONE = 1024,
+	/* Of a task's `rule`: 0 or an index of `effects` plus 1; the rest is its generation. */
+	RULE_INDEX_BITS = 12,
+	/* The longest path that is told of, and the longest name in it, with their NULs. */
+	PATH_CHARS = 1024,
+	NAME_CHARS = 256,
+};
+
+/* What a rule makes of a task. */
+enum task_class {
+	CLASS_OWN, /* as its scheduling policy says */
+	CLASS_LATENCY,
+	CLASS_NORMAL,
+	CLASS_BATCH,
+	CLASS_IDLE,
+	NR_CLASSES,
+};
+
+/*
+ * One element a rule of the array map `effects`, which has room for two generations of them.
+ * Written by user space before a task is told of it, and then as it is until no task has it.
+ */
+struct effect {
+	u64 slice_ns;   /* longest slice; 0: that of all */
+	u64 budget_ns;  /* of a boost: the CPU time of a period that it is for; 0: this is none */
+	u64 period_ns;
+	u64 expires_ns; /* of a boost: from the match on; 0: never */
+	u32 factor;     /* of the weight */
+	u32 class;      /* enum task_class */
+	u32 cpu_set;    /* index of `cpu_sets` plus 1; 0: any CPU is as good */
+	u32 pad;
+};
+
+/* CPUs that a rule prefers, a bit a CPU. */
+struct cpu_set {
+	u64 cpus[MAX_CPUS / 64];
+};
+
+/* How it stands with the boost of a task. */
+struct boost {
+	u64 budget_ns; /* 0: it has none */
+	u64 period_ns;
+	u64 used_ns;    /* CPU time of this period, and what the last one overran */
+	u64 period_at;  /* when it began */
+	u64 expires_at; /* 0: never */
+};
+
+/* Elements of the array map `ruling`. */
+enum ruling_index {
+	RULING_GENERATION, /* of the rules in force; 0: there are none. Written by user space */
+	RULING_LOST,       /* times that the ring of events was full */
+	NR_RULING,
+};
+
+/* What rules go by. The iterator `rule_scan` writes one for each task, `rule_describe` for one. */
+struct task_key {
+	u64 born_at;
+	s32 pid;
+	s32 tgid;
+	u32 uid;       /* effective, as the initial user namespace has it */
+	s32 nice;
+	u32 asked;     /* for rule_apply */
+	u32 rule;      /* its rule as of now */
+	u32 exe_len;   /* of names, from the last to the first, each with its NUL; 0: unknown */
+	u32 cgroup_len;
+	char comm[TASK_COMM_CHARS];
+	char exe[PATH_CHARS + NAME_CHARS];
+	char cgroup[PATH_CHARS + NAME_CHARS];
+};
+
+/* What `rule_describe` and `rule_apply` are called with. */
+struct rule_call {
+	u64 born_at; /* of another task of that number the answer is no */
+	s32 pid;
+	u32 asked;
+	u32 rule;
+	u32 done; /* answer: 1 */
+	u32 waits; /* answer of `rule_apply`: 1 if it is in a queue */
+	u32 pad;
+};
+
+/* Where a task went when it last became runnable, and why. */
+enum placed {
+	PLACED_NOWHERE,
+	PLACED_IDLE, /* an idle CPU was there */
+	PLACED_PREFERRED, /* an idle one of those that its rule prefers */
+	PLACED_PREEMPTS, /* in front of a task that was due later */
+	PLACED_KTHREAD,
+	PLACED_READER, /* first of all, as an RCU reader */
+	PLACED_SPREAD, /* moved to a whole idle core while it ran */
+	PLACED_OFFERED, /* the policy in user space was to say */
+	PLACED_BOUND, /* into the queue of its CPU, by its deadline */
+	PLACED_QUEUED, /* into the queue of its LLC, by its deadline */
+	NR_PLACED,
+};
+
+/* What `explain_task` is called with, and answers. */
+struct explained {
+	s32 pid;
+	u32 found; /* answer: 1 */
+	s32 tgid;
+	s32 cpu;
+	s32 nice;
+	u32 policy;
+	u32 rule;
+	u32 weight;
+	u32 class;
+	u32 pad;
+	u32 placed; /* enum placed */
+	u32 boosted;
+	s64 lag_vns; /* what it is owed by the clock that it goes by */
+	s64 due_vns; /* its deadline less that clock */
+	u64 early_vns;
+	u64 slice_ns;
+	u64 budget_ns;
+	u64 period_ns;
+	u64 used_ns;
+	u64 left_ns; /* until the boost expires; 0: it does not, or there is none */
+	u64 burst_avg_ns;
+	u64 run_ns; /* all it ever ran */
+	char comm[TASK_COMM_CHARS];
+};
+
 /*
  * The clock of tasks that may not run on the whole of an LLC, beside the LLC's: they may
  * progress more slowly than the others there for as long as they live.
@@ -233,6 +363,8 @@ struct task_sample {
 	s32 nice;
 	u32 weight;
 	u32 policy; /* SCHED_NORMAL, SCHED_BATCH, SCHED_IDLE, SCHED_EXT */
+	u32 rule; /* 0 or its index plus 1: the word of the task without its generation */
+	u32 pad;
 	u64 vruntime_vns;
 	u64 run_ns;
 	u64 wakeups;

@@ -23,6 +23,7 @@ UEI_DEFINE(uei);
 #include "vtime.h"
 #include "queue.h"
 #include "relay.h"
+#include "follow.h"
 #include "serve.h"
 #include "decide.h"
 #include "tasks.h"
@@ -43,12 +44,11 @@ s32 BPF_STRUCT_OPS(sched_select_cpu, struct task_struct *p, s32 prev, u64 wake_f
 	if (wake_flags & SCX_WAKE_FORK)
 		prev = least_loaded(p, prev);
 
-	cpu = goes_direct(p) ? claim_idle(p, prev) : -ENOENT;
+	cpu = goes_direct(p) ? claim_for(p, tctx, prev) : -ENOENT;
 	if (cpu >= 0 && !waits_for_policy(cpu)) {
-		u64 slice_ns = task_slice(knobs.slice_max_ns, knobs.slice_min_ns, tctx->weight);
+		u64 now = scx_bpf_now(), slice_ns;
 
-		u64 now = scx_bpf_now();
-
+		slice_ns = slice_from(tctx, knobs.slice_max_ns);
 		mark_runnable(tctx, now);
 		wake_uncontended(p, tctx, cpu, slice_ns, now);
 		count(CNT_IDLE_DIRECT);
@@ -59,6 +59,8 @@ s32 BPF_STRUCT_OPS(sched_select_cpu, struct task_struct *p, s32 prev, u64 wake_f
 	if (cpu >= 0)
 		kick_idle(cpu);
 	tctx->sync = wake_flags & SCX_WAKE_SYNC;
+	if (tctx->cpu_set)
+		return preferred_of(p, tctx, prev);
 	return may_run(p, prev) ? prev : (s32)bpf_cpumask_any_distribute(p->cpus_ptr);
 }
 
@@ -76,7 +78,7 @@ static __always_inline s32 preempt_for(struct task_struct *p, struct task_ctx *t
 	struct cpu_ctx *cctx;
 	s32 victim;
 
-	if (tctx->sync || p->policy == POLICY_SCHED_BATCH || p->policy == POLICY_SCHED_IDLE)
+	if (tctx->sync || is_patient(tctx->class, p->policy))
 		return -ENOENT;
 	victim = find_victim(p, cpu, tctx->deadline_vns - ahead_of_llc(tctx), now);
 	if (victim < 0 && is_urgent(p) && may_run(p, cpu))
@@ -85,6 +87,7 @@ static __always_inline s32 preempt_for(struct task_struct *p, struct task_ctx *t
 	if (!cctx)
 		return -ENOENT;
 	cctx->preempted_at = now;
+	tctx->placed = PLACED_PREEMPTS;
 	count_on(victim, CNT_PREEMPTIONS);
 	return victim;
 }
@@ -108,7 +111,8 @@ static __always_inline bool wake_at_once(struct task_struct *p, struct task_ctx 
 	mark_runnable(tctx, now);
 	to->dsq = SCX_DSQ_LOCAL;
 	if (bound && goes_direct(p) && !waits_for_policy(cpu) && claim(cpu)) {
-		to->slice_ns = task_slice(knobs.slice_max_ns, knobs.slice_min_ns, tctx->weight);
+		to->slice_ns = slice_from(tctx, knobs.slice_max_ns);
+		tctx->placed = PLACED_IDLE;
 		wake_uncontended(p, tctx, cpu, to->slice_ns, now);
 		count(CNT_IDLE_DIRECT);
 		return true;
@@ -123,6 +127,7 @@ static __always_inline bool wake_at_once(struct task_struct *p, struct task_ctx 
 		return true;
 	}
 	if (is_percpu_kthread(p)) {
+		tctx->placed = PLACED_KTHREAD;
 		count(CNT_KTHREADS);
 		return true;
 	}
@@ -146,12 +151,14 @@ static __always_inline void choose_target(struct task_struct *p, s32 cpu, struct
 		count(CNT_BAD_CONTEXT);
 		return;
 	}
+	follow(p, tctx, now);
 	to->slice_ns = slice_of(tctx, cpu);
 	if ((to->enq_flags & SCX_ENQ_LAST) && !is_offerable(p)) {
 		s32 core = claim_core(p, cpu);
 
 		/* If somebody was faster it is queued, and its CPU goes idle and finds it there. */
 		if (core >= 0) {
+			tctx->placed = PLACED_SPREAD;
 			count(CNT_SPREADS);
 			to->dsq = SCX_DSQ_LOCAL_ON | (u32)core;
 			wake_uncontended(p, tctx, core, to->slice_ns, now);
@@ -186,6 +193,7 @@ static __always_inline void choose_target(struct task_struct *p, s32 cpu, struct
 		count(CNT_REENQUEUED);
 	/* Served by the kernel before it asks us, and where it no longer does. */
 	if (first) {
+		tctx->placed = PLACED_READER;
 		to->dsq = SCX_DSQ_GLOBAL;
 		return;
 	}
@@ -200,11 +208,13 @@ static __always_inline void choose_target(struct task_struct *p, s32 cpu, struct
 		return;
 	}
 	if (is_offerable(p) && offer(p, tctx, to->enq_flags, false, now)) {
+		tctx->placed = PLACED_OFFERED;
 		to->dsq = OFFERED_DSQ;
 		return;
 	}
 	to->by_deadline = true;
 	to->due_vns = tctx->deadline_vns;
+	tctx->placed = bound ? PLACED_BOUND : PLACED_QUEUED;
 	if (bound) {
 		to->dsq = cpu_dsq(cpu);
 		/* One that may not migrate for a while goes by another clock than this queue. */
@@ -277,7 +287,8 @@ void BPF_STRUCT_OPS(sched_dispatch, s32 cpu, struct task_struct *prev)
 		u64 due_vns;
 
 		charge_task(prev, tctx);
-		ask_again(tctx, task_slice(cctx->slice_ns, knobs.slice_min_ns, tctx->weight));
+		follow(prev, tctx, now);
+		ask_again(tctx, slice_from(tctx, cctx->slice_ns));
 		due_vns = tctx->deadline_vns - ahead_of_llc(tctx);
 		if (all_later(&w, due_vns)) {
 			bool alone = !w.llc.waits && !w.part.waits && !w.cpu.waits;
@@ -445,8 +456,8 @@ bool BPF_STRUCT_OPS(sched_yield, struct task_struct *from, struct task_struct *t
 	if (tctx)
 		tctx->deadline_vns =
 			vtime_max(tctx->deadline_vns,
-				  deadline(tctx->vruntime_vns,
-					   slice_of(tctx, scx_bpf_task_cpu(from)), tctx->weight));
+				  deadline(order_of(tctx), slice_on(tctx, scx_bpf_task_cpu(from)),
+					   tctx->weight));
 	scx_bpf_task_set_slice(from, 0);
 	return false;
 }

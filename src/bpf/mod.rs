@@ -36,6 +36,13 @@ pub mod observer {
     include!(concat!(env!("OUT_DIR"), "/observer_skel.rs"));
 }
 
+/// The skeleton of `src/bpf/rules.bpf.c`.
+#[allow(missing_docs, non_camel_case_types, non_upper_case_globals, non_snake_case, dead_code)]
+#[allow(clippy::all, clippy::undocumented_unsafe_blocks, clippy::unwrap_used)]
+pub mod rules {
+    include!(concat!(env!("OUT_DIR"), "/rules_skel.rs"));
+}
+
 /// The kernel's enums, as the kernel's half takes them.
 pub mod enums {
     use super::skel::types::rodata;
@@ -46,6 +53,6 @@ pub mod enums {
 #[allow(missing_docs, non_camel_case_types, non_upper_case_globals, non_snake_case, dead_code)]
 #[allow(clippy::all, clippy::undocumented_unsafe_blocks, clippy::unwrap_used)]
 pub mod policy {
-    use super::intf::vclock;
+    use super::intf::{boost, vclock};
     include!(concat!(env!("OUT_DIR"), "/policy.rs"));
 }

@@ -111,24 +111,32 @@ static __always_inline bool wake_idle_for(const struct task_struct *p)
 	return true;
 }
 
+/* The CPUs of `mask` that the task may use, in the scratch mask; NULL: there are none. */
+static __always_inline struct bpf_cpumask *usable_of(const struct task_struct *p,
+						     struct bpf_cpumask *mask)
+{
+	struct bpf_cpumask *both;
+	struct mask_slot *scratch;
+	u32 zero = 0;
+
+	scratch = bpf_map_lookup_elem(&scratch_masks, &zero);
+	if (!scratch || !(both = scratch->mask))
+		return NULL;
+	return bpf_cpumask_and(both, cast_mask(mask), p->cpus_ptr) ? both : NULL;
+}
+
 /* An idle CPU of `p` within `slot`, claimed; negative: there is none. */
 static __always_inline s32 claim_within(const struct task_struct *p, struct mask_slot *slot,
 					bool whole, u64 flags)
 {
 	struct bpf_cpumask *mask, *both;
-	struct mask_slot *scratch;
-	u32 zero = 0;
 
 	if (!slot || !(mask = slot->mask))
 		return -ENOENT;
 	if (whole)
 		return scx_bpf_pick_idle_cpu(cast_mask(mask), flags);
-	scratch = bpf_map_lookup_elem(&scratch_masks, &zero);
-	if (!scratch || !(both = scratch->mask))
-		return -ENOENT;
-	if (!bpf_cpumask_and(both, cast_mask(mask), p->cpus_ptr))
-		return -ENOENT;
-	return scx_bpf_pick_idle_cpu(cast_mask(both), flags);
+	both = usable_of(p, mask);
+	return both ? scx_bpf_pick_idle_cpu(cast_mask(both), flags) : -ENOENT;
 }
 
 /*

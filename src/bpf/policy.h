@@ -109,6 +109,79 @@ POLICY_FN u64 charge(u64 vruntime_vns, u64 ran_ns, u32 weight)
 	return vruntime_vns + to_virtual(ran_ns, weight);
 }
 
+/* Above every nice value there is by a factor of twelve. */
+#define WEIGHT_MAX (1U << 20)
+
+/* The scheduling policy that a task of this class goes by, whose own is `policy`. */
+POLICY_FN u32 class_policy(u32 class, u32 policy)
+{
+	switch (class) {
+	case CLASS_OWN:
+		return policy;
+	case CLASS_BATCH:
+		return POLICY_SCHED_BATCH;
+	case CLASS_IDLE:
+		return POLICY_SCHED_IDLE;
+	default:
+		return 0;
+	}
+}
+
+/* Is it a task that never preempts, but waits for its turn? */
+POLICY_FN bool is_patient(u32 class, u32 policy)
+{
+	if (class == CLASS_OWN)
+		return policy == POLICY_SCHED_BATCH || policy == POLICY_SCHED_IDLE;
+	return class == CLASS_BATCH || class == CLASS_IDLE;
+}
+
+/*
+ * The weight with the factor of a rule; a factor above one is a boost. WEIGHT_IDLE stays what
+ * it is, and nobody else gets it: who has it gives way to all others.
+ */
+POLICY_FN u32 ruled_weight(u32 weight, u32 factor, bool boosted)
+{
+	if (weight == WEIGHT_IDLE || (factor > FACTOR_ONE && !boosted))
+		return weight;
+	return (u32)clamp_u64((u64)weight * factor / FACTOR_ONE, WEIGHT_IDLE + 1, WEIGHT_MAX);
+}
+
+/*
+ * The boost as of now. A period gives a budget; what was used beyond it, boosted or not, is
+ * taken from the next one's, but for more than that: so whoever takes its budget by its weight
+ * alone is not boosted, and nobody waits for longer than a period.
+ */
+POLICY_FN struct boost boost_renewed(struct boost b, u64 now)
+{
+	u64 passed = now - b.period_at, periods, paid_ns;
+
+	if (!b.period_ns || (s64)passed < (s64)b.period_ns)
+		return b;
+	periods = passed / b.period_ns;
+	b.period_at += periods * b.period_ns;
+	paid_ns = periods * b.budget_ns;
+	b.used_ns = b.used_ns > paid_ns ? b.used_ns - paid_ns : 0;
+	if (b.used_ns > b.budget_ns)
+		b.used_ns = b.budget_ns;
+	return b;
+}
+
+/* Is there any of the budget left, and the boost not over for good? */
+POLICY_FN bool boost_is_on(struct boost b, u64 now)
+{
+	return b.used_ns < b.budget_ns && (!b.expires_at || (s64)(b.expires_at - now) > 0);
+}
+
+/*
+ * How much earlier than by its vruntime a task of CLASS_LATENCY has its place in queues, while its
+ * boost is on: by its budget, so that it can have that at once where others have waited for
+ * theirs. It is charged as all others, so this is time that it has sooner, not more of it.
+ */
+POLICY_FN u64 head_start(u32 class, bool boosted, u64 budget_ns, u32 weight)
+{
+	return class == CLASS_LATENCY && boosted ? to_virtual(budget_ns, weight) : 0;
+}
+
 /* Time that a clock was not driven for is kept for it, up to this: some turns of a queue. */
 #define CLOCK_CREDIT_NS (100ULL * 1000 * 1000)
 
@@ -218,6 +291,12 @@ POLICY_FN u64 task_slice(u64 base_ns, u64 slice_min_ns, u32 weight)
 	if (weight < WEIGHT_NICE0)
 		slice_ns = base_ns * weight / WEIGHT_NICE0;
 	return slice_ns < slice_min_ns ? slice_min_ns : slice_ns;
+}
+
+/* The slice of a task whose rule says one (0: none does), where that of all is `base_ns`. */
+POLICY_FN u64 ruled_slice(u64 rule_slice_ns, u64 base_ns, u64 slice_min_ns, u32 weight)
+{
+	return task_slice(rule_slice_ns ?: base_ns, slice_min_ns, weight);
 }
 
 /*

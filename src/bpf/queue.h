@@ -93,7 +93,7 @@ static __always_inline bool gives_way(const struct head *h, u64 due_vns)
 static __always_inline void keep(struct task_struct *p, struct task_ctx *tctx, struct cpu_ctx *cctx,
 				 s32 cpu, bool alone, u64 now)
 {
-	u64 slice_ns = task_slice(cctx->slice_ns, knobs.slice_min_ns, tctx->weight);
+	u64 slice_ns = slice_from(tctx, cctx->slice_ns);
 
 	if (alone) {
 		/* Alone, a light task must not drag the clock from those who compete elsewhere. */

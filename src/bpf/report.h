@@ -96,6 +96,7 @@ int tasks(struct bpf_iter__task *ctx)
 	s.cpu = tctx->cpu;
 	s.nice = p->static_prio - 120;
 	s.weight = tctx->weight;
+	s.rule = rule_index(tctx->rule);
 	s.policy = p->policy;
 	s.vruntime_vns = tctx->vruntime_vns;
 	s.run_ns = tctx->run_ns;
@@ -103,6 +104,56 @@ int tasks(struct bpf_iter__task *ctx)
 	__builtin_memcpy(s.wait_hist, tctx->wait_hist, sizeof(s.wait_hist));
 	bpf_probe_read_kernel_str(s.comm, sizeof(s.comm), p->comm);
 	bpf_seq_write(ctx->meta->seq, &s, sizeof(s));
+	return 0;
+}
+
+static __always_inline void describe(struct explained *x, struct task_struct *p,
+				     const struct task_ctx *tctx)
+{
+	u64 now = scx_bpf_now();
+	u64 clock_vns = tctx->clock == ABSENT ? tctx->vruntime_vns : clock_now(tctx);
+	char comm[TASK_COMM_CHARS] = {};
+
+	x->tgid = p->tgid;
+	x->cpu = tctx->cpu;
+	x->nice = p->static_prio - 120;
+	x->policy = p->policy;
+	x->rule = rule_index(tctx->rule);
+	x->weight = tctx->weight;
+	x->class = tctx->class;
+	x->placed = tctx->placed;
+	x->boosted = tctx->boosted;
+	x->lag_vns = clock_vns - tctx->vruntime_vns;
+	x->due_vns = tctx->deadline_vns - clock_vns;
+	x->early_vns = tctx->early_vns;
+	x->slice_ns = slice_from(tctx, knobs.slice_max_ns);
+	x->budget_ns = tctx->boost.budget_ns;
+	x->period_ns = tctx->boost.period_ns;
+	x->used_ns = tctx->boost.used_ns;
+	x->left_ns = tctx->boost.expires_at ? elapsed_ns(now, tctx->boost.expires_at) : 0;
+	x->burst_avg_ns = tctx->burst_avg_ns;
+	x->run_ns = p->se.sum_exec_runtime;
+	/* Not into the context: 6.12 does not take that. */
+	bpf_probe_read_kernel_str(comm, sizeof(comm), p->comm);
+	__builtin_memcpy(x->comm, comm, sizeof(comm));
+	x->found = 1;
+}
+
+/* How it stands with one task. */
+SEC("syscall")
+int explain_task(struct explained *x)
+{
+	struct task_struct *p = bpf_task_from_pid(x->pid);
+	struct task_ctx *tctx;
+
+	if (!p)
+		return 0;
+	bpf_rcu_read_lock();
+	tctx = task_ctx_of(p);
+	if (tctx)
+		describe(x, p, tctx);
+	bpf_rcu_read_unlock();
+	bpf_task_release(p);
 	return 0;
 }
 

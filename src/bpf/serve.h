@@ -308,11 +308,4 @@ __attribute__((noinline)) int tell_of_change(struct task_struct *p __arg_trusted
 	return 0;
 }
 
-static __always_inline u32 weight_for(const struct task_struct *p)
-{
-	if (relayed && (u32)p->tgid == relay.tgid)
-		return RELAY_WEIGHT;
-	return weight_of(p->static_prio - 120, p->policy);
-}
-
 #endif /* SCHEDULER_SERVE_H */

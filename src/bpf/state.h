@@ -6,6 +6,8 @@
 #ifndef SCHEDULER_STATE_H
 #define SCHEDULER_STATE_H
 
+#include "task.h"
+
 /* Set by user space before load, constant from then on. */
 const volatile u32 nr_cpu_ids = 1;
 const volatile u32 nr_llcs = 1;
@@ -69,63 +71,6 @@ struct {
 	__type(value, struct part_ctx);
 	__uint(max_entries, 1);
 } parts SEC(".maps");
-
-/* What a task's affinity lets it do; decides which clock and queue it belongs to. */
-enum affinity {
-	AFF_WHOLE, /* every LLC wholly or not at all: shares the clock of its LLC */
-	AFF_PART,  /* some CPUs of an LLC, confined: in the queue and by the clock of a part */
-	AFF_ONE,   /* one CPU: in the queue and by the clock of that CPU */
-};
-
-/*
- * State of a task. Written under the lock of the runqueue that the task is on, or
- * before it is on any; read by `tasks` without.
- */
-struct task_ctx {
-	u64 vruntime_vns;
-	u64 deadline_vns; /* of the request under way */
-	u64 charged_ns;   /* p->se.sum_exec_runtime up to which vruntime is charged */
-	u64 runnable_at;  /* since when it waits for its first run; 0: it does not */
-	u64 queued_at;    /* since when it waits in queues by deadline; 0: it does not */
-	u64 burst_ns;     /* run since it woke */
-	u64 burst_avg_ns;
-	u32 weight;
-	u32 clock;        /* id of the queue whose clock vruntime goes by; ABSENT: none yet */
-	s32 cpu;          /* that it ran on last; -1: it never ran */
-	u32 affinity;     /* enum affinity */
-	u32 part;         /* of all LLCs' parts, if confined; ABSENT: to be found */
-	bool spent;       /* used up its last request without sleeping */
-	bool sync;        /* its waker is about to sleep */
-	bool rescued;     /* runs out of turn: drives no clock */
-	bool went_first;  /* it was queued before all others last time, as an RCU reader */
-
-	/* Only with `relayed`. */
-	u64 offer;        /* its number and, in the last two bits, its enum offer_state */
-	u64 offered_at;
-	u64 started_at;   /* of its last run; 0: it never ran */
-	u64 stopped_at;
-	u64 next_vtime;   /* of a renewal that is decided: its order, */
-	u64 next_slice_ns; /* its slice (also that of the last decision), */
-	u64 next_dsq;     /* and its queue */
-	bool renewal;     /* it was offered while it runs, to go on */
-
-	/* Only with knobs.task_stats. */
-	u64 run_ns;
-	u64 wakeups;
-	u32 wait_hist[TASK_HIST_SLOTS];
-};
-
-struct {
-	__uint(type, BPF_MAP_TYPE_TASK_STORAGE);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, int);
-	__type(value, struct task_ctx);
-} task_ctxs SEC(".maps");
-
-static __always_inline struct task_ctx *task_ctx_of(struct task_struct *p)
-{
-	return bpf_task_storage_get(&task_ctxs, p, 0, 0);
-}
 
 static __always_inline struct cpu_ctx *cpu_ctx_of(s32 cpu)
 {

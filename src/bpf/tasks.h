@@ -31,23 +31,17 @@ void BPF_STRUCT_OPS(sched_set_cpumask, struct task_struct *p, const struct cpuma
 void BPF_STRUCT_OPS(sched_set_weight, struct task_struct *p, u32 weight)
 {
 	struct task_ctx *tctx = task_ctx_of(p);
-	u32 before, after;
-	u64 clock_vns;
 
 	if (!tctx)
 		return;
+	if (rules_in_force())
+		tell_rules(p, tctx);
 	/* Finer than `weight`, which rounds nice 19 down by a third. */
-	before = tctx->weight;
-	after = weight_for(p);
-	if (before == after)
+	if (!update_weight(p, tctx))
 		return;
-	tctx->weight = after;
 	tell_of_change(p, tctx);
-	if (tctx->clock == ABSENT)
-		return;
-	clock_vns = clock_now(tctx);
-	tctx->vruntime_vns = reweigh(tctx->vruntime_vns, clock_vns, before, after);
-	ask(tctx, slice_of(tctx, scx_bpf_task_cpu(p)));
+	if (tctx->clock != ABSENT)
+		ask(tctx, slice_on(tctx, scx_bpf_task_cpu(p)));
 }
 
 s32 BPF_STRUCT_OPS_SLEEPABLE(sched_init_task, struct task_struct *p,
@@ -60,7 +54,7 @@ s32 BPF_STRUCT_OPS_SLEEPABLE(sched_init_task, struct task_struct *p,
 		return -ENOMEM;
 	tctx->clock = ABSENT;
 	tctx->cpu = -1;
-	tctx->weight = weight_for(p);
+	tctx->weight = weight_of(p->static_prio - 120, p->policy);
 	/* Most are short: the first request is, and whoever outruns it asks for more. */
 	tctx->burst_avg_ns = knobs.slice_min_ns;
 	return 0;
@@ -76,7 +70,7 @@ void BPF_STRUCT_OPS(sched_enable, struct task_struct *p)
 	tctx->runnable_at = 0;
 	tctx->queued_at = 0;
 	tctx->charged_ns = p->se.sum_exec_runtime;
-	tctx->weight = weight_for(p);
+	tctx->weight = weight_for(p, tctx);
 	tctx->affinity = p->nr_cpus_allowed == 1 ? AFF_ONE : affinity_of(p, p->cpus_ptr);
 	tctx->part = ABSENT;
 }

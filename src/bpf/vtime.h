@@ -207,10 +207,17 @@ static __always_inline void charge_task(struct task_struct *p, struct task_ctx *
 
 	tctx->charged_ns += ran_ns;
 	tctx->burst_ns += ran_ns;
+	tctx->boost.used_ns += ran_ns;
 	tctx->vruntime_vns = charge(tctx->vruntime_vns, ran_ns, tctx->weight);
 	count_add(CNT_RUN_NS, ran_ns);
 	if (knobs.task_stats)
 		tctx->run_ns += ran_ns;
+}
+
+/* The slice of the task where that of all is `base_ns`. */
+static __always_inline u64 slice_from(const struct task_ctx *tctx, u64 base_ns)
+{
+	return ruled_slice(tctx->rule_slice_ns, base_ns, knobs.slice_min_ns, tctx->weight);
 }
 
 static __always_inline u64 slice_of(const struct task_ctx *tctx, s32 cpu)
@@ -218,7 +225,19 @@ static __always_inline u64 slice_of(const struct task_ctx *tctx, s32 cpu)
 	struct cpu_ctx *cctx = cpu_ctx_of(cpu);
 	u64 base_ns = cctx && cctx->slice_ns ? cctx->slice_ns : knobs.slice_max_ns;
 
-	return task_slice(base_ns, knobs.slice_min_ns, tctx->weight);
+	return slice_from(tctx, base_ns);
+}
+
+/* The same with linkage, for where it is rare: the verifier walks it once. */
+__attribute__((noinline)) u64 slice_on(const struct task_ctx *tctx __arg_nonnull, s32 cpu)
+{
+	return slice_of(tctx, cpu);
+}
+
+/* What the task's place among others goes by: its vruntime, but for a head start. */
+static __always_inline u64 order_of(const struct task_ctx *tctx)
+{
+	return tctx->vruntime_vns - tctx->early_vns;
 }
 
 /* Makes the next request: the deadline from the vruntime of now. */
@@ -226,13 +245,15 @@ static __always_inline void ask(struct task_ctx *tctx, u64 slice_ns)
 {
 	u64 request_ns = request(tctx->burst_avg_ns, tctx->spent, knobs.request_min_ns, slice_ns);
 
-	tctx->deadline_vns = deadline(tctx->vruntime_vns, request_ns, tctx->weight);
+	if (tctx->early_vns)
+		request_ns = knobs.request_min_ns;
+	tctx->deadline_vns = deadline(order_of(tctx), request_ns, tctx->weight);
 }
 
 /* The deadline of a task that stays runnable: a new request if it used up the last. */
 static __always_inline void ask_again(struct task_ctx *tctx, u64 slice_ns)
 {
-	if (vtime_before(tctx->vruntime_vns, tctx->deadline_vns))
+	if (vtime_before(order_of(tctx), tctx->deadline_vns))
 		return;
 	tctx->spent = true;
 	ask(tctx, slice_ns);
@@ -372,7 +393,7 @@ static __always_inline void publish(struct cpu_ctx *cctx, const struct task_stru
 	u64 ahead_vns = ahead_of_llc(tctx);
 
 	cctx->weight = tctx->weight;
-	cctx->vruntime_vns = tctx->vruntime_vns - ahead_vns;
+	cctx->vruntime_vns = order_of(tctx) - ahead_vns;
 	cctx->deadline_vns = tctx->deadline_vns - ahead_vns;
 	cctx->running_at = now;
 	cctx->running_pid = p->pid;

@@ -1,8 +1,8 @@
 //! Values of `intf.h` as the bytes that map system calls take and give.
 
 use super::intf::{
-    cpu_ctx, cpu_stats, cpu_topo, decision, event, llc_ctx, llc_topo, relay, relay_call,
-    task_sample, waits,
+    cpu_ctx, cpu_set, cpu_stats, cpu_topo, decision, effect, event, explained, llc_ctx, llc_topo,
+    relay, relay_call, rule_call, task_key, task_sample, waits,
 };
 use std::{
     marker::PhantomData,
@@ -38,6 +38,16 @@ unsafe impl Wire for decision {}
 unsafe impl Wire for relay_call {}
 // SAFETY: as above.
 unsafe impl Wire for relay {}
+// SAFETY: as above.
+unsafe impl Wire for effect {}
+// SAFETY: as above.
+unsafe impl Wire for cpu_set {}
+// SAFETY: as above.
+unsafe impl Wire for task_key {}
+// SAFETY: as above.
+unsafe impl Wire for rule_call {}
+// SAFETY: as above.
+unsafe impl Wire for explained {}
 
 /// The bytes of a value.
 pub fn bytes<T: Wire>(value: &T) -> &[u8] {

@@ -9,6 +9,7 @@ use super::{
 use crate::{
     exit::{Exit, Failure},
     profile::{self, AUTO},
+    rules::{Rule, lint},
     settings::Settings,
     stats::text,
 };
@@ -36,6 +37,8 @@ pub struct Effective {
     pub choice: Choice,
     /// Each with where it is from, in the order of the help.
     pub shown: Vec<Shown>,
+    /// In the order in which they are tried.
+    pub rules: Vec<Rule>,
     /// What was asked for of the figures that a profile has.
     tuning: TuningArgs,
 }
@@ -152,7 +155,7 @@ impl Effective {
         }
         let mut given = Vec::new();
         for arg in definition.get_arguments() {
-            let of_file = file.0.iter().find(|entry| arg.get_id() == entry.id.as_str());
+            let of_file = file.entries.iter().find(|entry| arg.get_id() == entry.id.as_str());
             let of_flag = flags.and_then(|matches| of_flag(arg, matches));
             given.extend(of_flag.or_else(|| of_file.map(of_entry)));
         }
@@ -178,7 +181,8 @@ impl Effective {
                 origin: origin(arg.get_id().as_str()),
             })
             .collect();
-        let mut effective = Self { settings, choice, shown, tuning: args.tuning };
+        let mut effective =
+            Self { settings, choice, shown, rules: file.rules, tuning: args.tuning };
         effective.show_figures();
         Ok(effective)
     }
@@ -244,6 +248,11 @@ impl Effective {
                 *ours = theirs;
             }
         }
+        if self.rules != now.rules {
+            let (before, after) = (self.rules.len(), now.rules.len());
+            adopted.changed.push(format!("{after} rules, there were {before}"));
+            self.rules = now.rules;
+        }
         self.settings.tuning = now.settings.tuning;
         self.tuning = now.tuning;
         self.choice.grace = now.choice.grace;
@@ -267,7 +276,16 @@ impl Effective {
             // Writing to a String cannot fail.
             let _ = writeln!(text, "{}", format!("{line:<width$}{comment}").trim_end());
         }
+        for (number, rule) in (1..).zip(&self.rules) {
+            let fields = rule.lines().join("\n");
+            let _ = write!(text, "\n# rule {number}, {}\n[[rule]]\n{fields}\n", rule.at);
+        }
         text
+    }
+
+    /// What a user should know of these settings, which are good, a line each.
+    pub fn warnings(&self) -> Vec<String> {
+        lint::warnings(&self.rules)
     }
 
     /// A refusal of an option of the policy, which only that can judge.

@@ -1,9 +1,10 @@
 //! The configuration file: TOML, whose keys are the settings of [`super::flags`]. What is wrong with it is told with its
 //! line and column, and what is allowed there.
 
-use super::{flags, one_line};
+use super::{flags, one_line, rules};
 use crate::{
     exit::{Exit, Failure},
+    rules::Rule,
     stats::text,
 };
 use anyhow::{Context, Result, bail};
@@ -32,7 +33,10 @@ const LIKENESS: f64 = 0.7;
 
 /// What a file sets.
 #[derive(Debug, Default)]
-pub(super) struct File(pub Vec<Entry>);
+pub(super) struct File {
+    pub entries: Vec<Entry>,
+    pub rules: Vec<Rule>,
+}
 
 /// A setting of a file.
 #[derive(Debug, Clone)]
@@ -61,7 +65,7 @@ impl fmt::Display for Place {
 }
 
 impl Place {
-    fn of(path: &Path, text: &str, offset: usize) -> Self {
+    pub(super) fn of(path: &Path, text: &str, offset: usize) -> Self {
         let before = text.get(..offset).unwrap_or(text);
         let line = before.rsplit('\n').next().unwrap_or(before);
         Self {
@@ -114,10 +118,14 @@ impl File {
         // The first mistake is told, from above.
         settings.sort_by_key(|(key, _)| key.span().start);
         let definition = flags::definition();
-        let mut entries = Vec::new();
+        let mut file = Self::default();
         for (key, value) in settings {
             let at = key.span().start;
             let id = key.get_ref().as_ref();
+            if id == rules::KEY {
+                file.rules = rules::parse(path, text, value)?;
+                continue;
+            }
             let arg = definition.get_arguments().find(|arg| arg.get_id() == id);
             let arg = arg.ok_or_else(|| refuse(at, &unknown(id, &definition)))?;
             let said = shown(text, value.span());
@@ -125,9 +133,9 @@ impl File {
                 .and_then(|values| check(arg, &values).map(|()| values))
                 .map_err(|must| refuse(value.span().start, &format!("{id} = {said}: {must}")))?;
             let values = values.into_iter().map(OsString::from).collect();
-            entries.push(Entry { id: id.to_owned(), values, at: Place::of(path, text, at) });
+            file.entries.push(Entry { id: id.to_owned(), values, at: Place::of(path, text, at) });
         }
-        Ok(Self(entries))
+        Ok(file)
     }
 }
 
@@ -151,7 +159,7 @@ fn read_bounded(path: &Path) -> Result<Vec<u8>> {
 }
 
 /// The value as the file has it, shortened.
-fn shown(text: &str, span: Range<usize>) -> String {
+pub(super) fn shown(text: &str, span: Range<usize>) -> String {
     const CHARS_MAX: usize = 40;
     let text = text.get(span).unwrap_or_default().lines().next().unwrap_or_default();
     let short: String = text.chars().take(CHARS_MAX).collect();
@@ -162,14 +170,20 @@ fn shown(text: &str, span: Range<usize>) -> String {
 /// What is said to a key that is no setting.
 fn unknown(key: &str, definition: &clap::Command) -> String {
     let names: Vec<_> = definition.get_arguments().map(|arg| arg.get_id().as_str()).collect();
+    let meant = likely(key, names.iter().copied().chain([rules::KEY]));
+    let key = text::printable(key.as_bytes());
+    let names = names.join(", ");
+    format!("there is no setting '{key}'; {meant}The settings are {names}, and tables [[rule]]")
+}
+
+/// A question whether that one of these was meant that is most like `word`; nothing where none is.
+pub(super) fn likely<'a>(word: &str, names: impl IntoIterator<Item = &'a str>) -> String {
     let like = names
-        .iter()
-        .map(|name| (strsim::jaro(key, name), name))
+        .into_iter()
+        .map(|name| (strsim::jaro(word, name), name))
         .filter(|(likeness, _)| *likeness > LIKENESS)
         .max_by(|(one, _), (other, _)| one.total_cmp(other));
-    let meant = like.map_or_else(String::new, |(_, name)| format!("did you mean '{name}'? "));
-    let key = text::printable(key.as_bytes());
-    format!("there is no setting '{key}'; {meant}The settings are {}", names.join(", "))
+    like.map_or_else(String::new, |(_, name)| format!("did you mean '{name}'? "))
 }
 
 /// What a setting is in a file.
@@ -237,7 +251,7 @@ fn meaning(arg: &Arg) -> String {
     arg.get_help().map(ToString::to_string).unwrap_or_default()
 }
 
-fn scalar(value: &DeValue<'_>) -> Option<String> {
+pub(super) fn scalar(value: &DeValue<'_>) -> Option<String> {
     match value {
         // One that is too large for this is too large for any setting.
         DeValue::Integer(n) => Some(
@@ -251,7 +265,7 @@ fn scalar(value: &DeValue<'_>) -> Option<String> {
     }
 }
 
-fn name_of(value: &DeValue<'_>) -> &'static str {
+pub(super) fn name_of(value: &DeValue<'_>) -> &'static str {
     match value {
         DeValue::String(_) => "a string",
         DeValue::Integer(_) => "a whole number",

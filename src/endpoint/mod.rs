@@ -52,6 +52,9 @@ pub trait Source {
     /// When they cannot be had.
     fn tasks(&mut self) -> Result<Vec<task_sample>>;
 
+    /// The rules in force, each in words, in the order in which they are tried.
+    fn rules(&mut self) -> Vec<String>;
+
     /// Nobody is left who asked for tasks.
     fn forget_tasks(&mut self);
 
@@ -61,6 +64,12 @@ pub trait Source {
     /// # Errors
     /// Why that cannot be; nothing has changed then.
     fn profile(&mut self, name: Option<&str>) -> Result<Vec<String>, String>;
+
+    /// How it stands with the tasks of that number or name, or with all rules; lines of text.
+    ///
+    /// # Errors
+    /// Why that cannot be said.
+    fn explain(&mut self, of: Option<&str>) -> Result<Vec<String>, String>;
 }
 
 /// A source, with the last sample kept for whoever asks at the same time.
@@ -89,12 +98,25 @@ impl Samples<'_> {
         self.source.tasks()
     }
 
+    /// As [`Source::rules`].
+    pub fn rules(&mut self) -> Vec<String> {
+        self.source.rules()
+    }
+
     /// As [`Source::profile`].
     ///
     /// # Errors
     /// As there.
     pub fn profile(&mut self, name: Option<&str>) -> Result<Vec<String>, String> {
         self.source.profile(name)
+    }
+
+    /// As [`Source::explain`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn explain(&mut self, of: Option<&str>) -> Result<Vec<String>, String> {
+        self.source.explain(of)
     }
 }
 

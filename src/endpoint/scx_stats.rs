@@ -7,7 +7,8 @@
 //!   argument `target` is `top`, numbers by name ([`flat`]), or `interval`, what `--json` prints; with that one, the
 //!   argument `tasks` asks for the busiest tasks, so many of them;
 //! - `profile` gives the profile in effect with its figures, lines of text, after a switch to the profile that the argument
-//!   `name` names, if it is there. It is a request of ours.
+//!   `name` names, if it is there. It is a request of ours;
+//! - `explain`, likewise, tells of tasks: the argument `of` is their number or name. Without it, of all rules.
 //!
 //! That crate's own server reads lines of any length, has a thread for each connection, as many as come, and waits for
 //! them for ever; so this is a server of our own.
@@ -84,8 +85,12 @@ impl ScxStats {
                 let name = request.args.get("name").map(String::as_str);
                 Ok(Value::from(samples.profile(name).map_err(Refusal::invalid)?).to_string())
             }
+            "explain" => {
+                let of = request.args.get("of").map(String::as_str);
+                Ok(Value::from(samples.explain(of).map_err(Refusal::invalid)?).to_string())
+            }
             _ => Err(Refusal::invalid(
-                "unknown request: there are stats, stats_meta and profile".into(),
+                "unknown request: there are stats, stats_meta, profile and explain".into(),
             )),
         }
     }
@@ -98,7 +103,10 @@ impl ScxStats {
             0 => Vec::new(),
             _ => self.tasks.get_or_insert_default().busiest(samples.tasks()?, span, tasks),
         };
-        let interval = Interval::between(&self.before, &now, rows);
+        let mut interval = Interval::between(&self.before, &now, rows);
+        if let Some(tracker) = self.tasks.as_ref().filter(|_| tasks > 0) {
+            interval.rules = tracker.rules(samples.rules(), span);
+        }
         self.before = now;
         Ok(interval)
     }

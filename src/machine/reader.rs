@@ -9,7 +9,7 @@ use crate::{
     stats::sample::{CpuSample, LlcSample, Sample},
 };
 use anyhow::{Context, Result, anyhow};
-use libbpf_rs::{Iter, MapCore, MapFlags};
+use libbpf_rs::{Iter, Link, MapCore, MapFlags};
 use std::{
     collections::BTreeMap,
     io::Read,
@@ -83,13 +83,17 @@ impl Scheduler<'_> {
     /// # Errors
     /// As [`sample`](Self::sample).
     pub fn task_samples(&mut self) -> Result<Vec<task_sample>> {
-        let link = self.keep_tasks()?;
-        let mut bytes = Vec::new();
-        Iter::new(link)
-            .map_err(anyhow::Error::from)
-            .and_then(|mut iter| Ok(iter.read_to_end(&mut bytes)?))
-            .context("reading the list of tasks from the kernel")?;
-        Ok(bytes.chunks(size_of::<task_sample>()).filter_map(wire::value).collect())
+        read_tasks(self.keep_tasks()?)
+    }
+
+    /// All tasks that the scheduler knows, for whoever wants none of the figures that are kept for
+    /// [`task_samples`](Self::task_samples).
+    ///
+    /// # Errors
+    /// As [`sample`](Self::sample).
+    pub fn list_tasks(&self) -> Result<Vec<task_sample>> {
+        let link = self.skel().progs.tasks.attach().context("attaching the iterator over tasks")?;
+        read_tasks(&link)
     }
 
     /// The kernel's own counts of what it had to do in our place. Kernels before 6.15 have none.
@@ -115,6 +119,15 @@ impl Scheduler<'_> {
             .map(|bytes| wire::value(bytes).ok_or_else(|| anyhow!("short counters")))
             .collect()
     }
+}
+
+fn read_tasks(link: &Link) -> Result<Vec<task_sample>> {
+    let mut bytes = Vec::new();
+    Iter::new(link)
+        .map_err(anyhow::Error::from)
+        .and_then(|mut iter| Ok(iter.read_to_end(&mut bytes)?))
+        .context("reading the list of tasks from the kernel")?;
+    Ok(bytes.chunks(size_of::<task_sample>()).filter_map(wire::value).collect())
 }
 
 /// Whether no run began or ended on a CPU between two reads of its state.

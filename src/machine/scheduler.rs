@@ -4,12 +4,13 @@ use super::{
     ejection::ExitReport,
     enums::KernelEnums,
     preflight::{self, Host},
+    program::Program,
     topology::Topology,
 };
 use crate::{
     bpf::{
         self,
-        intf::event,
+        intf::{event, explained},
         skel::{BpfSkel, BpfSkelBuilder, OpenBpfSkel, types},
         wire::{self, Wire},
     },
@@ -142,6 +143,22 @@ impl<'obj> Scheduler<'obj> {
         })
     }
 
+    /// Has the kernel's half take over the sets of CPUs that rules prefer.
+    pub(super) fn refresh_cpu_sets(&self) -> Result<()> {
+        run(&self.skel.progs.refresh_cpu_sets).context("telling the kernel which CPUs rules prefer")
+    }
+
+    /// How it stands with a task; none if there is none of that number.
+    ///
+    /// # Errors
+    /// When the kernel does not tell.
+    pub fn explain(&self, pid: i32) -> Result<Option<explained>> {
+        let mut call = explained { pid, ..wire::zero() };
+        let program = Program::of(&self.skel.progs.explain_task)?;
+        program.call(&mut call).context("asking the kernel about a task")?;
+        Ok((call.found != 0).then_some(call))
+    }
+
     /// Where the CPUs are.
     pub fn topology(&self) -> &Topology {
         &self.topology
@@ -215,6 +232,9 @@ impl<'obj> Scheduler<'obj> {
             &programs.snapshot,
             &programs.refresh_topology,
             &programs.tasks,
+            &programs.explain_task,
+            &programs.refresh_cpu_sets,
+            &programs.rule_hurry,
             &programs.relay_apply,
             &programs.relay_idle_cpu,
         ];

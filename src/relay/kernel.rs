@@ -6,11 +6,11 @@ use crate::{
         intf::{cpu_ctx, decision, relay_call},
         wire::{Elements, Wire},
     },
-    machine::{scheduler::Scheduler, stop::Stop},
+    machine::{program::Program, scheduler::Scheduler, stop::Stop},
     units::Nanos,
 };
 use anyhow::{Context as _, Result, anyhow, ensure};
-use libbpf_rs::{MapCore, MapHandle, RingBuffer, RingBufferBuilder, libbpf_sys};
+use libbpf_rs::{MapCore, MapHandle, RingBuffer, RingBufferBuilder};
 use nix::{
     errno::Errno,
     poll::{PollFd, PollFlags, ppoll},
@@ -20,8 +20,8 @@ use nix::{
 use std::{
     ffi::c_void,
     num::NonZeroUsize,
-    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
-    ptr::{self, NonNull},
+    os::fd::{AsFd, BorrowedFd},
+    ptr::NonNull,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -55,8 +55,8 @@ impl KernelPort {
             received,
             decisions: Mapped::map(&MapHandle::try_from(&skel.maps.decisions)?, true)?,
             states: Mapped::map(&MapHandle::try_from(&skel.maps.cpus)?, false)?,
-            apply: Program(skel.progs.relay_apply.as_fd().try_clone_to_owned()?),
-            idle_cpu: Program(skel.progs.relay_idle_cpu.as_fd().try_clone_to_owned()?),
+            apply: Program::of(&skel.progs.relay_apply)?,
+            idle_cpu: Program::of(&skel.progs.relay_idle_cpu)?,
             clock: (Nanos(0), Instant::now()),
         })
     }
@@ -101,34 +101,13 @@ impl Port for KernelPort {
     }
 
     fn apply(&mut self, call: &mut relay_call) -> Result<()> {
-        self.apply.run(call)?;
+        self.apply.call(call)?;
         self.clock = (Nanos(call.now_at), Instant::now());
         Ok(())
     }
 
     fn idle_cpu(&mut self, call: &mut relay_call) -> Result<()> {
-        self.idle_cpu.run(call)
-    }
-}
-
-/// A loaded program that is run with a [`relay_call`].
-struct Program(OwnedFd);
-
-impl Program {
-    fn run(&self, call: &mut relay_call) -> Result<()> {
-        let mut options = libbpf_sys::bpf_test_run_opts {
-            sz: size_of::<libbpf_sys::bpf_test_run_opts>() as u64,
-            ctx_in: ptr::from_mut(call).cast::<c_void>(),
-            ctx_size_in: size_of::<relay_call>() as u32,
-            ..Default::default()
-        };
-        // A SYSCALL program writes its answer where it was called with.
-        // SAFETY: the descriptor is open, and `call` outlives the call.
-        let code = unsafe {
-            libbpf_sys::bpf_prog_test_run_opts(self.0.as_raw_fd(), ptr::from_mut(&mut options))
-        };
-        ensure!(code == 0, "{}", Errno::from_raw(-code));
-        Ok(())
+        self.idle_cpu.call(call)
     }
 }
 

@@ -35,6 +35,13 @@ const TASKS: &[(&str, f64, f64)] = &[
     ("sshd", 0.005, 60.0),
 ];
 
+/// Rules, and the name of the tasks that each has.
+const RULES: [(&str, &str); 3] = [
+    (r#"name = "pipewire", class = "latency", budget_percent = 25, period_ms = 100"#, "pipewire"),
+    (r#"name = "cc1plus", class = "batch""#, "cc1plus"),
+    (r#"cgroup = "/backup.slice/**", class = "idle""#, ""),
+];
+
 /// The machine. Its time passes only when it is told to.
 #[derive(Debug)]
 pub struct Demo {
@@ -150,6 +157,11 @@ impl Demo {
         }
     }
 
+    /// Its rules, in words.
+    pub fn rules() -> Vec<String> {
+        RULES.map(|(text, _)| text.to_owned()).into()
+    }
+
     /// All tasks, cumulative.
     pub fn tasks(&self) -> Vec<task_sample> {
         self.tasks.clone()
@@ -161,6 +173,8 @@ fn task(i: u32, nr_cpus: u32) -> task_sample {
     let pid = 1000 + 17 * i as i32;
     let mut task =
         task_sample { pid, tgid: pid, cpu: (i % nr_cpus) as i32, weight: 1024, ..wire::zero() };
+    let rule = RULES.iter().position(|(_, of)| *of == name);
+    task.rule = rule.map_or(0, |rule| rule as u32 + 1);
     // The last character stays NUL.
     let room = task.comm.len() - 1;
     for (to, from) in task.comm[..room].iter_mut().zip(name.bytes()) {

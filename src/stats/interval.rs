@@ -3,7 +3,7 @@
 use super::{
     hist,
     sample::{CpuSample, Sample},
-    tasks::TaskRow,
+    tasks::{RuleRow, TaskRow},
 };
 use crate::{
     bpf::{COUNTERS, intf},
@@ -30,6 +30,9 @@ pub struct Interval {
     pub kernel_events: BTreeMap<String, u64>,
     /// The busiest tasks first; empty without `--tasks`.
     pub tasks: Vec<TaskRow>,
+    /// The rules in the order in which they are tried; empty without `--tasks`.
+    #[serde(default)]
+    pub rules: Vec<RuleRow>,
     /// The policy in user space; null without `--policy`.
     pub policy: Option<PolicyRow>,
 }
@@ -250,6 +253,7 @@ impl Interval {
                 })
                 .collect(),
             tasks,
+            rules: Vec::new(),
             policy: after.policy.clone().map(|policy| PolicyRow {
                 name: policy.name,
                 late: policy.late,

@@ -2,11 +2,15 @@
 
 use super::{hist, text};
 use crate::{
-    bpf::intf::task_sample,
+    bpf::intf::{self, task_sample},
     units::{Nanos, Vtime, Weight},
 };
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use std::{borrow::Cow, collections::HashMap, time::Duration};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
 
 /// A task in an interval.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -23,6 +27,9 @@ pub struct TaskRow {
     pub nice: i32,
     /// Load weight, nice 0 is 1024.
     pub weight: Weight,
+    /// The number of its rule, from 1; null if it has none.
+    #[serde(default)]
+    pub rule: Option<usize>,
     /// Scheduling policy.
     pub policy: Cow<'static, str>,
     /// Virtual run time in nanoseconds. Comparable among tasks of one LLC.
@@ -68,12 +75,33 @@ impl<'de> Deserialize<'de> for Comm {
 #[derive(Debug, Default)]
 pub struct TaskTracker {
     before: HashMap<i32, task_sample>,
+    /// Of the last interval: how many tasks each rule has, and what they ran, in nanoseconds.
+    ruled: BTreeMap<usize, (u64, u64)>,
+}
+
+/// A rule in an interval.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RuleRow {
+    /// Its number, from 1, in the order in which rules are tried.
+    pub number: usize,
+    /// What it says, as in the configuration file.
+    pub text: String,
+    /// Tasks that have it.
+    pub tasks: u64,
+    /// CPU time that they took, as a share of one CPU; beyond 100 where they took more than one.
+    pub busy_percent: f64,
 }
 
 impl TaskTracker {
     /// The `limit` tasks that ran most since the last call, `span` ago. Takes all tasks of now.
     pub fn busiest(&mut self, now: Vec<task_sample>, span: Duration, limit: usize) -> Vec<TaskRow> {
         let mut rows: Vec<_> = now.iter().map(|task| self.growth(task)).collect();
+        self.ruled.clear();
+        for (growth, task) in &rows {
+            let (tasks, run_ns) = self.ruled.entry(rule_of(task)).or_default();
+            *tasks += 1;
+            *run_ns += growth.run_ns;
+        }
         // Equally busy ones by pid, so that the order does not flicker.
         rows.sort_by_key(|(growth, task)| (std::cmp::Reverse(growth.run_ns), task.pid));
         let rows = rows
@@ -84,6 +112,16 @@ impl TaskTracker {
             .collect();
         self.before = now.into_iter().map(|task| (task.pid, task)).collect();
         rows
+    }
+
+    /// What the tasks of each of these rules did in the interval that ended with the last call, `span` long.
+    pub fn rules(&self, texts: Vec<String>, span: Duration) -> Vec<RuleRow> {
+        let seconds = span.as_secs_f64().max(1e-9);
+        let row = |(number, text)| {
+            let (tasks, run_ns) = self.ruled.get(&number).copied().unwrap_or_default();
+            RuleRow { number, text, tasks, busy_percent: run_ns as f64 / seconds / 1e7 }
+        };
+        (1..).zip(texts).map(row).collect()
     }
 
     /// What a task did since the last call. One that was not there, or is another with the same
@@ -129,6 +167,7 @@ fn row(growth: &Growth, task: &task_sample, span: Duration) -> TaskRow {
         cpu: (task.cpu >= 0).then_some(task.cpu),
         nice: task.nice,
         weight: Weight(task.weight),
+        rule: Some(rule_of(task)).filter(|number| *number > 0),
         policy: policy_name(task.policy).into(),
         vruntime_vns: Vtime(task.vruntime_vns),
         busy_percent: (growth.run_ns as f64 / seconds / 1e7).min(100.0),
@@ -137,8 +176,16 @@ fn row(growth: &Growth, task: &task_sample, span: Duration) -> TaskRow {
     }
 }
 
+/// The number of the rule of a task, from 1; 0: it has none.
+pub fn rule_of(task: &task_sample) -> usize {
+    match task.rule {
+        0 => 0,
+        index => ((index - 1) % intf::RULES_MAX + 1) as usize,
+    }
+}
+
 /// The name of a scheduling policy, from linux/sched.h.
-fn policy_name(policy: u32) -> &'static str {
+pub fn policy_name(policy: u32) -> &'static str {
     match policy {
         0 => "normal",
         3 => "batch",
@@ -169,6 +216,8 @@ pub(crate) mod made {
             nice: 0,
             weight: 1024,
             policy: 0,
+            rule: 0,
+            pad: 0,
             vruntime_vns: 123_456_789,
             run_ns,
             wakeups,
@@ -217,6 +266,20 @@ mod tests {
         );
         assert_eq!(rows.len(), 1);
         assert_eq!((rows[0].pid, rows[0].wakeups_per_s), (1, 2.0));
+    }
+
+    #[test]
+    fn rules_have_what_their_tasks_did() {
+        let ruled = |pid, run_ns, rule| task_sample { rule, ..made::task(pid, run_ns, 0, b"a") };
+        let mut tracker = TaskTracker::default();
+        tracker.busiest(vec![ruled(1, 5, 2), ruled(2, 5, 2), ruled(3, 5, 0)], SECOND, 10);
+        // The same rule by the other half of the table.
+        let now = vec![ruled(1, 500_000_005, 2), ruled(2, 700_000_005, 1026), ruled(3, 9, 0)];
+        let rows = tracker.busiest(now, SECOND, 10);
+        assert_eq!(rows.iter().map(|row| row.rule).collect::<Vec<_>>(), [Some(2), Some(2), None]);
+        let rules = tracker.rules(vec!["one".into(), "two".into()], SECOND);
+        let told: Vec<_> = rules.iter().map(|r| (r.number, r.tasks, r.busy_percent)).collect();
+        assert_eq!(told, [(1, 0, 0.0), (2, 2, 120.0)]);
     }
 
     #[test]

@@ -46,7 +46,8 @@ fn escape(out: &mut String, kind: &str, code: u32) {
     let _ = write!(out, "\\{kind}{code:0width$x}");
 }
 
-fn is_format(c: char) -> bool {
+/// Whether a character shows nothing of itself, or changes the order of others.
+pub fn is_format(c: char) -> bool {
     matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
         | '\u{2060}'..='\u{2069}' | '\u{feff}')
 }

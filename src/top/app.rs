@@ -24,11 +24,13 @@ pub enum View {
     Latency,
     /// What happened.
     Events,
+    /// Rules and what they matched.
+    Rules,
 }
 
 impl View {
     /// All, in the order of their keys.
-    pub const ALL: [View; 4] = [View::Cpus, View::Tasks, View::Latency, View::Events];
+    pub const ALL: [View; 5] = [View::Cpus, View::Tasks, View::Latency, View::Events, View::Rules];
 
     /// What it is called.
     pub fn name(self) -> &'static str {
@@ -37,6 +39,7 @@ impl View {
             View::Tasks => "Tasks",
             View::Latency => "Latency",
             View::Events => "Events",
+            View::Rules => "Rules",
         }
     }
 
@@ -210,7 +213,7 @@ impl App {
             KeyCode::Char('q') => return false,
             KeyCode::Char('h' | '?') | KeyCode::F(1) => self.help = !self.help,
             KeyCode::Esc => self.back(),
-            KeyCode::Char(digit @ '1'..='4') => {
+            KeyCode::Char(digit @ '1'..='5') => {
                 self.show(View::ALL[digit as usize - '1' as usize]);
             }
             KeyCode::Tab | KeyCode::Right => self.show(self.view.after(1)),
@@ -317,10 +320,11 @@ mod tests {
         assert!(press(&mut app, "h") && app.help);
         assert!(press(&mut app, "\x1b") && !app.help && app.view == View::Tasks);
         assert!(press(&mut app, "?4") && !app.help && app.view == View::Events);
+        assert!(press(&mut app, "5") && app.view == View::Rules);
         app.key(KeyEvent::new(KeyCode::Tab, KeyModifiers::NONE));
         assert_eq!(app.view, View::Cpus);
         app.key(KeyEvent::new(KeyCode::BackTab, KeyModifiers::NONE));
-        assert_eq!(app.view, View::Events);
+        assert_eq!(app.view, View::Rules);
         assert!(!press(&mut app, "q"));
         assert!(!app.key(KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL)));
     }

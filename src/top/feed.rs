@@ -117,7 +117,8 @@ impl Demonstration {
         self.demo.advance(span);
         let now = self.demo.sample();
         let tasks = self.tasks.busiest(self.demo.tasks(), span, TASKS);
-        let interval = Interval::between(&self.before, &now, tasks);
+        let mut interval = Interval::between(&self.before, &now, tasks);
+        interval.rules = self.tasks.rules(Demo::rules(), span);
         self.before = now;
         Frame { origin: Origin::Demo, interval }
     }

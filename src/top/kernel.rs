@@ -123,6 +123,7 @@ impl KernelView {
                 wakeup_latency: Latency::default(),
             },
             cpus,
+            rules: Vec::new(),
             kernel_events: BTreeMap::new(),
             tasks,
             policy: None,
@@ -162,6 +163,7 @@ impl KernelView {
             let old = before.and_then(|before| before.processes.get(&pid)).copied();
             let ran = ticks.saturating_sub(old.unwrap_or(ticks));
             rows.push(TaskRow {
+                rule: None,
                 pid,
                 tgid: pid,
                 comm: Comm::new(comm),

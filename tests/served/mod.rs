@@ -53,6 +53,18 @@ impl Source for Machine {
         }
     }
 
+    fn rules(&mut self) -> Vec<String> {
+        Demo::rules()
+    }
+
+    fn explain(&mut self, of: Option<&str>) -> Result<Vec<String>, String> {
+        match of {
+            None => Ok(vec!["no rule: 24 tasks".to_owned()]),
+            Some("7") => Ok(vec!["task 7".to_owned(), "\x1b[31m".to_owned()]),
+            Some(_) => Err("there is no such task".to_owned()),
+        }
+    }
+
     fn forget_tasks(&mut self) {
         self.asked.forgotten.fetch_add(1, Relaxed);
     }

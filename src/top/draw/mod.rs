@@ -2,6 +2,7 @@
 
 mod cpus;
 mod latency;
+mod rules;
 mod tasks;
 
 use super::{
@@ -16,13 +17,13 @@ use ratatui::{
     widgets::Paragraph,
 };
 
-const KEYS: &str = "q quit  h help  1-4 views  j/k PgUp/PgDn move  s sort  / filter  Space pause";
+const KEYS: &str = "q quit  h help  1-5 views  j/k PgUp/PgDn move  s sort  / filter  Space pause";
 const KEYS_OF_FILTER: &str = "Enter keep  Esc drop";
 
 const HELP: &[&str] = &[
     "q, Ctrl-C         quit",
     "h, ?              this help, and back",
-    "1 2 3 4           CPUs, tasks, latency, events",
+    "1 2 3 4 5         CPUs, tasks, latency, events, rules",
     "Tab, Left, Right  the next view, the one before",
     "j k, Down Up      move",
     "PgDn PgUp         move by a page",
@@ -164,6 +165,7 @@ fn body(app: &mut App, look: Look, frame: &mut Frame<'_>, area: Rect) {
     let lines = match app.view {
         View::Cpus => cpus::lines(app, look, area.width),
         View::Latency => latency::lines(app, look, area.width),
+        View::Rules => rules::lines(app, look),
         View::Events | View::Tasks => events(app),
     };
     app.settle(lines.len(), page);

@@ -74,6 +74,7 @@ pub fn details(app: &App, pid: i32) -> Vec<Line<'static>> {
     if told(app) {
         facts.extend([
             ("weight", task.weight.0.to_string()),
+            ("rule", task.rule.map_or_else(|| "none".to_owned(), |number| number.to_string())),
             ("policy", crate::stats::text::printable(task.policy.as_bytes())),
             ("vruntime", format!("{:.3} ms", task.vruntime_vns.0 as f64 / 1e6)),
             ("wakeups", format!("{:.0} a second", task.wakeups_per_s)),

@@ -29,6 +29,7 @@ fn app(nr_cpus: u32) -> App {
         let now = demo.sample();
         let rows = tasks.busiest(demo.tasks(), SECOND, 1000);
         let mut interval = Interval::between(&before, &now, rows);
+        interval.rules = tasks.rules(Demo::rules(), SECOND);
         interval.time = f64::from(s);
         before = now;
         app.take(feed::Frame { origin: Origin::Scheduler, interval });
@@ -61,7 +62,7 @@ fn assert_line(lines: &[String], start: &str, rest: &str) {
 #[test]
 fn cpus_of_a_small_machine() {
     let lines = screen(&mut app(4), 80, 24);
-    assert!(lines[0].starts_with("scheduler top  1 CPUs  2 Tasks  3 Latency  4 Events"));
+    assert!(lines[0].starts_with("scheduler top  1 CPUs  2 Tasks  3 Latency  4 Events  5 Rules"));
     assert!(lines[1].starts_with("00:00:02Z  4 CPUs  busy "), "{}", lines[1]);
     assert!(lines[2].starts_with("node 0  LLC 0  busy "), "{}", lines[2]);
     // All four in one row; threads of a core beside each other.
@@ -69,6 +70,21 @@ fn cpus_of_a_small_machine() {
     assert!(lines[3].contains("   2 ") && lines[3].contains("+ 3 "), "{}", lines[3]);
     assert_eq!(lines[3].matches('%').count(), 4);
     assert!(lines[23].starts_with("q quit  h help"), "{}", lines[23]);
+}
+
+#[test]
+fn rules_and_what_they_matched() {
+    let mut app = app(8);
+    press(&mut app, "5");
+    let lines = screen(&mut app, 80, 24);
+    assert_eq!(lines[2], " no.  tasks  busy%  rule");
+    assert_line(&lines, "1      2", "name = \"pipewire\", class = \"latency\"");
+    assert_line(&lines, "3      0    0.0", "class = \"idle\"");
+    let frame = app.frame.as_mut().expect("a frame");
+    frame.interval.rules[0].text = "\x1b[31m".into();
+    assert_line(&screen(&mut app, 80, 24), "1      2", "\\x1b[31m");
+    app.frame.as_mut().expect("a frame").interval.rules.clear();
+    assert_line(&screen(&mut app, 80, 24), "there are none", "[[rule]]");
 }
 
 #[test]
