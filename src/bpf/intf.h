@@ -221,6 +221,7 @@ struct llc_ctx {
 	u64 part_at; /* the same for the queues of its parts */
 	u64 rescued_at; /* last time its queue was searched for who waited too long */
 	u64 pushed_at; /* as clock.set_at, for push_clock() */
+	u64 reached_vns; /* how far who runs there is: note_progress(). Written by any CPU */
 	u32 parts; /* bits: parts that tasks ever waited in. Written by any CPU */
 	u32 pad;
 };
