@@ -78,7 +78,7 @@ Exit codes:
    2  wrong command line or configuration file
   75  another sched_ext scheduler is attached
   77  not permitted: CAP_BPF or CAP_PERFMON is missing, or a policy's memory cannot be locked
-  78  this kernel cannot run it; `scheduler doctor` says why";
+  78  this kernel cannot run it; the command `doctor` says why";
 
 const SIMULATE_EXIT_CODES: &str = "\
 Exit codes: 0 simulated; 1 the scheduler did what it must not do; 2 wrong command line or scenario.";
@@ -237,7 +237,7 @@ enum Command {
         policy: Option<String>,
 
         /// A setting of the scheduler: profile, slice_us, slice_min_us, lag_us or preempt_gran_us; or policy.KEY, an option
-        /// of the policy in user space; may be repeated
+        /// of the policy in user space; may be repeated, and of the same key the last counts
         #[arg(long, value_name = "KEY=VALUE", value_parser = option)]
         set: Vec<(String, String)>,
 
@@ -447,6 +447,11 @@ where
             "warning: --interval has no effect without --stats, --json or --tasks",
         );
     }
+    for flag in effective.without_effect() {
+        crate::commands::complain(&format!(
+            "warning: --{flag} has no effect without a policy in user space (see --policy)"
+        ));
+    }
     effective.settings = Settings { verbosity: cli.verbose, report, ..effective.settings };
     Ok(Request::Schedule(effective))
 }
@@ -466,8 +471,11 @@ fn definition(program: Option<&OsString>, own: Option<&str>) -> clap::Command {
             "Schedule the CPUs of this machine by the policy {own} until SIGINT or SIGTERM."
         ))
         .mut_arg("policy", no_choice)
+        .mut_arg("config", no_default_file)
         .mut_subcommand("config", |config| {
-            config.mut_subcommand("show", |show| show.mut_arg("policy", no_choice))
+            config.mut_subcommand("show", |show| {
+                show.mut_arg("policy", no_choice).mut_arg("config", no_default_file)
+            })
         })
         .mut_subcommand("compare", |command| command.hide(true))
         .mut_subcommand("simulate", |simulate| simulate.mut_arg("policy", no_choice))
@@ -476,6 +484,11 @@ fn definition(program: Option<&OsString>, own: Option<&str>) -> clap::Command {
 /// The flag that chooses a policy, of a program that has one.
 fn no_choice(arg: clap::Arg) -> clap::Arg {
     arg.hide(true).default_value(None)
+}
+
+/// The flag that names the configuration file, of a program that looks for none by itself.
+fn no_default_file(arg: clap::Arg) -> clap::Arg {
+    arg.help("Take the settings that no flag gives from this file")
 }
 
 /// clap's message and its tip as one line, without the usage block. The user's own text in it

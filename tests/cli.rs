@@ -137,6 +137,15 @@ fn a_machine_without_sched_ext_is_refused_by_name() {
     let message = stderr(&out);
     assert!(message.contains("warning: --interval has no effect"), "{message}");
     assert_eq!(out.status.code(), Some(78), "{message}");
+
+    let of_policy = ["--config=/dev/null", "--grace-us=500", "--ring-kib=64"];
+    for (policy, warnings) in [("kernel", 2), ("fifo", 0)] {
+        let message = stderr(&run(&[&of_policy[..], &["--policy", policy]].concat()));
+        let warned = ["--grace-us", "--ring-kib"]
+            .iter()
+            .filter(|flag| message.contains(&format!("warning: {flag} has no effect without")));
+        assert_eq!(warned.count(), warnings, "{message}");
+    }
 }
 
 #[test]

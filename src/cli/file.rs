@@ -38,7 +38,7 @@ pub(super) struct File(pub Vec<Entry>);
 #[derive(Debug, Clone)]
 pub(super) struct Entry {
     pub id: String,
-    /// As the values of its flag, of which there may be several or none.
+    /// As the values of its flag, of which there may be several.
     pub values: Vec<OsString>,
     pub at: Place,
 }
@@ -192,8 +192,8 @@ impl Kind {
     pub fn of(arg: &Arg) -> Self {
         let is = |id: TypeId| arg.get_value_parser().type_id() == id;
         match arg.get_action() {
-            ArgAction::SetTrue => Kind::Switch,
             ArgAction::Append => Kind::Options,
+            _ if is(TypeId::of::<bool>()) => Kind::Switch,
             _ if is(TypeId::of::<u64>()) || is(TypeId::of::<u32>()) => Kind::Number,
             _ if is(TypeId::of::<SocketAddr>()) => Kind::Address,
             _ => Kind::Text,
@@ -204,9 +204,8 @@ impl Kind {
 /// A value as the file says it, as values of the flag.
 fn values(arg: &Arg, value: &DeValue<'_>) -> Result<Vec<String>, String> {
     let wanted = match (Kind::of(arg), value) {
-        (Kind::Switch, DeValue::Boolean(true)) => return Ok(vec!["true".to_owned()]),
-        (Kind::Switch, DeValue::Boolean(false)) => return Ok(Vec::new()),
-        (Kind::Number | Kind::Address, DeValue::Integer(_))
+        (Kind::Switch, DeValue::Boolean(_))
+        | (Kind::Number | Kind::Address, DeValue::Integer(_))
         | (Kind::Text | Kind::Address, DeValue::String(_)) => {
             return Ok(scalar(value).into_iter().collect());
         }
