@@ -298,10 +298,13 @@ fn sim_topology(text: &str) -> Result<Topology, String> {
 
 /// The figures of a simulated policy, from what was set of them.
 fn sim_tuning(set: &[(String, String)]) -> Result<Tuning, Failure> {
-    TuningArgs::set(set).map_err(|((key, value), must)| {
-        let option = text::printable(format!("{key}={value}").as_bytes());
-        Failure::new(Exit::Usage, format!("invalid '--set {option}': {must} (see --help)"))
-    })
+    TuningArgs::set(set).map_err(|((key, value), must)| refuse_sim("--set", &key, &value, &must))
+}
+
+/// A refusal of a flag of `simulate` that takes a key and a value.
+fn refuse_sim(flag: &str, key: &str, value: &str, must: &str) -> Failure {
+    let option = text::printable(format!("{key}={value}").as_bytes());
+    Failure::new(Exit::Usage, format!("invalid '{flag} {option}': {must} (see --help)"))
 }
 
 /// The values of a sweep, beside what was set of the other settings.
@@ -313,15 +316,19 @@ fn sim_sweep(
     let bounds = range
         .split_once("..")
         .and_then(|(low, high)| Some((low.parse::<u64>().ok()?, high.parse::<u64>().ok()?)));
+    let refuse = |must: &str| refuse_sim("--sweep", &key, &range, must);
     let Some((low, high)) = bounds.filter(|(low, high)| 0 < *low && low < high) else {
-        let option = text::printable(format!("{key}={range}").as_bytes());
-        let text =
-            format!("invalid '--sweep {option}': must be KEY=LOW..HIGH, as in slice_us=500..20000");
-        return Err(Failure::new(Exit::Usage, text + " (see --help)"));
+        return Err(refuse(
+            "must be KEY=LOW..HIGH with whole numbers, LOW from 1 and HIGH above it, as in slice_us=500..20000",
+        ));
     };
     let point = |value: u64| {
         let set = [set, &[(key.clone(), value.to_string())]].concat();
-        Ok((value, sim_tuning(&set)?))
+        let tuning = TuningArgs::set(&set).map_err(|((of, value), must)| match of == key {
+            true => refuse(&must),
+            false => refuse(&format!("{of}={value}: {must}")),
+        });
+        Ok((value, tuning?))
     };
     let points = sim::Sweep::values(low, high).into_iter().map(point);
     let points = points.collect::<Result<Vec<_>, Failure>>()?;

@@ -143,7 +143,7 @@ fn a_conflict_names_both_places() {
 fn what_is_wrong_is_told_with_its_place_and_what_is_allowed() {
     for (text, words) in [
         ("slice_uss = 3\n", &[":1:1: ", "'slice_uss'", "did you mean 'slice_us'?", "grace_us"][..]),
-        ("\x20\n nonsense = 3\n", &[":2:2: ", "'nonsense'; The settings are profile"]),
+        ("\x20\n nonsense = 3\n", &[":2:2: ", "no setting 'nonsense' (there are profile, "]),
         ("slice_us = \"3000\"", &[":1:12: ", "whole number", "a string", "100 to 100000"]),
         ("slice_us = 1.5", &[":1:12: ", "whole number", "fraction"]),
         ("slice_us = 3000\n\nslice_us = 2000", &[":3:1: ", "duplicate"]),

@@ -160,16 +160,16 @@ fn shown(text: &str, span: Range<usize>) -> String {
 }
 
 /// What is said to a key that is no setting.
-fn unknown(key: &str, definition: &clap::Command) -> String {
+pub(super) fn unknown(key: &str, definition: &clap::Command) -> String {
     let names: Vec<_> = definition.get_arguments().map(|arg| arg.get_id().as_str()).collect();
     let like = names
         .iter()
         .map(|name| (strsim::jaro(key, name), name))
         .filter(|(likeness, _)| *likeness > LIKENESS)
         .max_by(|(one, _), (other, _)| one.total_cmp(other));
-    let meant = like.map_or_else(String::new, |(_, name)| format!("did you mean '{name}'? "));
+    let meant = like.map_or_else(String::new, |(_, name)| format!("; did you mean '{name}'?"));
     let key = text::printable(key.as_bytes());
-    format!("there is no setting '{key}'; {meant}The settings are {}", names.join(", "))
+    format!("there is no setting '{key}'{meant} (there are {})", names.join(", "))
 }
 
 /// What a setting is in a file.

@@ -233,9 +233,8 @@ impl TuningArgs {
         let arg = |key: &str| definition.get_arguments().find(|arg| arg.get_id() == key);
         for pair in pairs {
             let refuse = |must| (pair.clone(), must);
-            let names = || definition.get_arguments().map(|arg| arg.get_id().as_str());
-            let unknown = || format!("the settings are {}", names().collect::<Vec<_>>().join(", "));
-            let arg = arg(&pair.0).ok_or_else(|| refuse(unknown()))?;
+            let unknown = || refuse(file::unknown(&pair.0, &definition));
+            let arg = arg(&pair.0).ok_or_else(unknown)?;
             file::check(arg, std::slice::from_ref(&pair.1)).map_err(refuse)?;
         }
         let last: BTreeMap<_, _> = pairs.iter().cloned().collect();
