@@ -104,6 +104,18 @@ fn installs_where_it_is_told_and_uninstalls_just_that() {
     place.make(&["uninstall", &destdir, "PREFIX=/opt/x"]);
     assert_eq!(files(&root), ["opt/x/bin/other"]);
 
+    // Where blanks are in the names, too; systemd takes the program in quotes.
+    let blank = place.path("a root");
+    let to = [format!("DESTDIR={}", blank.display()), "PREFIX=/opt/x y".to_owned()];
+    let on = |what| place.make(&[what, &to[0], &to[1]]);
+    on("install");
+    let in_blank: Vec<_> = installed.iter().map(|file| file.replace("opt/x", "opt/x y")).collect();
+    assert_eq!(files(&blank), in_blank);
+    let unit = fs::read_to_string(blank.join(&in_blank[2])).expect("the unit");
+    assert!(unit.contains("\nExecStart=\"/opt/x y/bin/scheduler\"\n"), "{unit}");
+    on("uninstall");
+    assert!(files(&blank).is_empty(), "{:?}", files(&blank));
+
     // Settings are kept as they are.
     let config = root.join("etc/scheduler/config.toml");
     fs::write(&config, "slice_us = 4000\n").expect("write");
