@@ -64,10 +64,11 @@ check: lint unit
 
 # All tests are of the release build: it is what users run, and half of the artefacts are `make build`'s.
 unit:
+	@scripts/setup.sh check
 	$(CARGO) test --release --workspace
 
 lint:
-	@scripts/setup.sh test
+	@scripts/setup.sh check
 	$(CARGO) fmt --all --check
 	$(CLANG_FORMAT) --dry-run -Werror $(C_FILES)
 	$(CARGO) clippy --release --workspace --all-targets -- -D warnings
@@ -162,11 +163,12 @@ uninstall:
 
 # Into target/debian.
 deb: build
-	@scripts/setup.sh package
+	@scripts/setup.sh deb
 	@packaging/deb.sh
 
 # The package as a machine of a user sees it, and the chart. As root; it takes minutes.
 package-test: deb
+	@scripts/setup.sh package
 	@.cache/helm/bin/python packaging/chart-test.py
 	@packaging/test.sh
 
