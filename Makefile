@@ -78,9 +78,11 @@ format:
 	$(CARGO) fmt --all
 	$(CLANG_FORMAT) -i $(C_FILES)
 
-# Some cases on some kernels: make vm CASE=fairness KERNELS="6.18 7.3"
-vm: kernels examples
+# Some cases on some kernels: make vm CASE=fairness KERNELS="6.18 7.3". Fetches those kernels that they run on.
+vm: examples
 	@scripts/setup.sh test
+	@missing=$$(VM=1 $(CARGO) test --quiet --release --test vm -- $(CASE) --kernel "$(KERNELS)" --missing) || exit; \
+		[ -z "$$missing" ] || scripts/kernels.sh $$missing
 	VM=1 $(CARGO) test --release --test vm -- $(CASE) --kernel "$(KERNELS)"
 
 vm-all: kernels examples
