@@ -89,19 +89,6 @@ fn a_trace_tells_what_ran_where() {
 }
 
 #[test]
-fn a_trace_that_cannot_be_written_is_told_of() {
-    for path in ["/nowhere/at/all", "/dev/full"] {
-        let output = Command::new(SCHEDULER)
-            .args(["simulate", &scenario("pinned-workers"), "--perfetto", path])
-            .output()
-            .expect("it starts");
-        let text = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(1), "{text}");
-        assert!(text.contains("trac") || text.contains(path), "{text}");
-    }
-}
-
-#[test]
 fn an_interrupted_run_prints_what_there_is() {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("long.toml");
