@@ -64,10 +64,11 @@ check: lint unit
 
 # All tests are of the release build: it is what users run, and half of the artefacts are `make build`'s.
 unit:
+	@scripts/setup.sh check
 	$(CARGO) test --release --workspace
 
 lint:
-	@scripts/setup.sh test
+	@scripts/setup.sh check
 	$(CARGO) fmt --all --check
 	$(CLANG_FORMAT) --dry-run -Werror $(C_FILES)
 	$(CARGO) clippy --release --workspace --all-targets -- -D warnings
@@ -77,9 +78,11 @@ format:
 	$(CARGO) fmt --all
 	$(CLANG_FORMAT) -i $(C_FILES)
 
-# Some cases on some kernels: make vm CASE=fairness KERNELS="6.18 7.3"
-vm: kernels examples
+# Some cases on some kernels: make vm CASE=fairness KERNELS="6.18 7.3". Fetches those kernels that they run on.
+vm: examples
 	@scripts/setup.sh test
+	@missing=$$(VM=1 $(CARGO) test --quiet --release --test vm -- $(CASE) --kernel "$(KERNELS)" --missing) || exit; \
+		[ -z "$$missing" ] || scripts/kernels.sh $$missing
 	VM=1 $(CARGO) test --release --test vm -- $(CASE) --kernel "$(KERNELS)"
 
 vm-all: kernels examples
@@ -141,29 +144,33 @@ kernel-6.12:
 	@scripts/kernel-6.12.sh
 
 # After `make build`. The unit starts the binary where it will be once DESTDIR is the root. Settings that are there stay.
+# A PREFIX with a blank is quoted in the unit.
+PROGRAM = $(PREFIX)/bin/scheduler
 install:
-	@for file in scheduler $(SHARED:%=share/%); do test -f $(TARGET)/release/$$file || { \
+	@for file in scheduler $(SHARED:%=share/%); do test -f "$(TARGET)/release/$$file" || { \
 		echo "install: run 'make build' first, as the user who has cargo" >&2; exit 1; }; done
-	install -D -m 755 $(TARGET)/release/scheduler $(DESTDIR)$(PREFIX)/bin/scheduler
-	install -D -m 644 packaging/scheduler.service $(DESTDIR)$(UNITDIR)/scheduler.service
-	sed -i 's|^ExecStart=/usr/bin/|ExecStart=$(PREFIX)/bin/|' $(DESTDIR)$(UNITDIR)/scheduler.service
+	install -D -m 755 "$(TARGET)/release/scheduler" "$(DESTDIR)$(PROGRAM)"
+	install -D -m 644 packaging/scheduler.service "$(DESTDIR)$(UNITDIR)/scheduler.service"
+	sed -i 's|^ExecStart=.*|ExecStart=$(if $(word 2,$(PROGRAM)),"$(PROGRAM)",$(PROGRAM))|' "$(DESTDIR)$(UNITDIR)/scheduler.service"
 	for file in $(SHARED); do \
-		install -D -m 644 $(TARGET)/release/share/$$file $(DESTDIR)$(PREFIX)/share/$$file || exit 1; done
-	test -e $(DESTDIR)$(CONFDIR)/config.toml || \
-		install -D -m 644 packaging/config.toml $(DESTDIR)$(CONFDIR)/config.toml
+		install -D -m 644 "$(TARGET)/release/share/$$file" "$(DESTDIR)$(PREFIX)/share/$$file" || exit 1; done
+	test -e "$(DESTDIR)$(CONFDIR)/config.toml" || \
+		install -D -m 644 packaging/config.toml "$(DESTDIR)$(CONFDIR)/config.toml"
 
 # Settings that somebody changed stay.
 uninstall:
-	! cmp -s packaging/config.toml $(DESTDIR)$(CONFDIR)/config.toml || rm $(DESTDIR)$(CONFDIR)/config.toml
-	rm -f $(DESTDIR)$(PREFIX)/bin/scheduler $(DESTDIR)$(UNITDIR)/scheduler.service $(SHARED:%=$(DESTDIR)$(PREFIX)/share/%)
+	! cmp -s packaging/config.toml "$(DESTDIR)$(CONFDIR)/config.toml" || rm "$(DESTDIR)$(CONFDIR)/config.toml"
+	rm -f "$(DESTDIR)$(PROGRAM)" "$(DESTDIR)$(UNITDIR)/scheduler.service"
+	for file in $(SHARED); do rm -f "$(DESTDIR)$(PREFIX)/share/$$file" || exit 1; done
 
 # Into target/debian.
 deb: build
-	@scripts/setup.sh package
+	@scripts/setup.sh deb
 	@packaging/deb.sh
 
 # The package as a machine of a user sees it, and the chart. As root; it takes minutes.
 package-test: deb
+	@scripts/setup.sh package
 	@.cache/helm/bin/python packaging/chart-test.py
 	@packaging/test.sh
 

@@ -2,9 +2,11 @@
 # Makes sure that the tools are there. Silent when nothing is missing.
 #
 #   scripts/setup.sh build     what compiling needs
-#   scripts/setup.sh test      also what the checks and the virtual machines need (default)
+#   scripts/setup.sh check     also what the checks without a virtual machine need
+#   scripts/setup.sh test      also what the virtual machines need (default)
 #   scripts/setup.sh bench     also what the benchmarks need
-#   scripts/setup.sh package   what making the package and checking it needs
+#   scripts/setup.sh deb       what compiling and making the package needs
+#   scripts/setup.sh package   also what checking it needs
 #   scripts/setup.sh metrics   what compiling and the checks of metrics need
 #   scripts/setup.sh fuzz      what compiling and the fuzz targets need
 #   scripts/setup.sh perfetto  what compiling and the check of traces need
@@ -16,7 +18,10 @@ cd "$(dirname "$0")/.."
 . scripts/apt.sh
 
 want=${1:-test}
-case $want in build | test | bench | metrics | package | fuzz | perfetto) ;; *) echo "usage: scripts/setup.sh [build|test|bench|metrics|package|fuzz|perfetto]" >&2; exit 2 ;; esac
+case $want in
+build | check | test | bench | deb | package | metrics | fuzz | perfetto) ;;
+*) echo "usage: scripts/setup.sh [build|check|test|bench|deb|package|metrics|fuzz|perfetto]" >&2; exit 2 ;;
+esac
 
 has() { command -v "$1" >/dev/null 2>&1; }
 
@@ -82,8 +87,9 @@ probe() {
 	need_rust
 	need zlib1g-dev "zlib with headers" library zlib
 	[ "$want" != build ] || return 0
-	if [ "$want" = package ]; then
+	if [ "$want" = deb ] || [ "$want" = package ]; then
 		need dpkg-dev "dpkg-shlibdeps" has dpkg-shlibdeps
+		[ "$want" = package ] || return 0
 		need lintian "lintian" has lintian
 		need mmdebstrap "mmdebstrap" has mmdebstrap
 		need python3-venv "Python with venv" python_venv
@@ -102,6 +108,11 @@ probe() {
 		return 0
 	fi
 	need clang-format-19 "clang-format 18 or later" versioned clang-format 18
+	need systemd "systemd-analyze" has systemd-analyze
+	need mandoc "mandoc" has mandoc
+	need zsh "zsh" has zsh
+	need fish "fish" has fish
+	[ "$want" != check ] || return 0
 	need qemu-system-x86 "qemu-system-x86_64 10 or later" versioned qemu-system-x86_64 10
 	need busybox-static "busybox, statically linked" static_busybox
 	need stress-ng "stress-ng" has stress-ng
@@ -109,10 +120,6 @@ probe() {
 	need util-linux "setpriv and taskset" has setpriv
 	need xz-utils "xz" has xz
 	need zstd "zstd" has zstd
-	need systemd "systemd-analyze" has systemd-analyze
-	need mandoc "mandoc" has mandoc
-	need zsh "zsh" has zsh
-	need fish "fish" has fish
 	[ "$want" = bench ] || return 0
 	need linux-perf "perf" has perf
 	# scx_rustland, one of the peers, is linked with it.
@@ -127,12 +134,13 @@ package_tools() {
 		python3 -m venv "$PWD/.cache/perfetto"
 		"$PWD/.cache/perfetto/bin/pip" install --quiet perfetto==0.59.1
 	fi
-	[ "$want" = package ] || return 0
+	[ "$want" = deb ] || [ "$want" = package ] || return 0
 	tools=$PWD/.cache/tools
 	if [ "$("$tools/bin/cargo-deb" --version 2>/dev/null)" != "cargo-deb 3.8.0" ]; then
 		echo "setup: building cargo-deb 3.8.0 into .cache/tools, a few minutes"
 		cargo install --quiet --locked --version 3.8.0 --root "$tools" cargo-deb
 	fi
+	[ "$want" = package ] || return 0
 	# Helm's engine and the schemas of Kubernetes, which Debian does not package.
 	"$PWD/.cache/helm/bin/python" -c 'import helm_python, kubernetes_validate' 2>/dev/null && return
 	echo "setup: fetching helm-python-sdk and kubernetes-validate into .cache/helm"

@@ -81,7 +81,7 @@ Exit codes:
    2  wrong command line or configuration file
   75  another sched_ext scheduler is attached
   77  not permitted: CAP_BPF or CAP_PERFMON is missing, or a policy's memory cannot be locked
-  78  this kernel cannot run it; `scheduler doctor` says why";
+  78  this kernel cannot run it; the command `doctor` says why";
 
 const SIMULATE_EXIT_CODES: &str = "\
 Exit codes: 0 simulated; 1 the scheduler did what it must not do; 2 wrong command line or scenario.";
@@ -261,7 +261,7 @@ enum Command {
         policy: Option<String>,
 
         /// A setting of the scheduler: profile, slice_us, slice_min_us, lag_us or preempt_gran_us; or policy.KEY, an option
-        /// of the policy in user space; may be repeated
+        /// of the policy in user space; may be repeated, and of the same key the last counts
         #[arg(long, value_name = "KEY=VALUE", value_parser = option)]
         set: Vec<(String, String)>,
 
@@ -322,10 +322,13 @@ fn sim_topology(text: &str) -> Result<Topology, String> {
 
 /// The figures of a simulated policy, from what was set of them.
 fn sim_tuning(set: &[(String, String)]) -> Result<Tuning, Failure> {
-    TuningArgs::set(set).map_err(|((key, value), must)| {
-        let option = text::printable(format!("{key}={value}").as_bytes());
-        Failure::new(Exit::Usage, format!("invalid '--set {option}': {must} (see --help)"))
-    })
+    TuningArgs::set(set).map_err(|((key, value), must)| refuse_sim("--set", &key, &value, &must))
+}
+
+/// A refusal of a flag of `simulate` that takes a key and a value.
+fn refuse_sim(flag: &str, key: &str, value: &str, must: &str) -> Failure {
+    let option = text::printable(format!("{key}={value}").as_bytes());
+    Failure::new(Exit::Usage, format!("invalid '{flag} {option}': {must} (see --help)"))
 }
 
 /// The values of a sweep, beside what was set of the other settings.
@@ -337,15 +340,19 @@ fn sim_sweep(
     let bounds = range
         .split_once("..")
         .and_then(|(low, high)| Some((low.parse::<u64>().ok()?, high.parse::<u64>().ok()?)));
+    let refuse = |must: &str| refuse_sim("--sweep", &key, &range, must);
     let Some((low, high)) = bounds.filter(|(low, high)| 0 < *low && low < high) else {
-        let option = text::printable(format!("{key}={range}").as_bytes());
-        let text =
-            format!("invalid '--sweep {option}': must be KEY=LOW..HIGH, as in slice_us=500..20000");
-        return Err(Failure::new(Exit::Usage, text + " (see --help)"));
+        return Err(refuse(
+            "must be KEY=LOW..HIGH with whole numbers, LOW from 1 and HIGH above it, as in slice_us=500..20000",
+        ));
     };
     let point = |value: u64| {
         let set = [set, &[(key.clone(), value.to_string())]].concat();
-        Ok((value, sim_tuning(&set)?))
+        let tuning = TuningArgs::set(&set).map_err(|((of, value), must)| match of == key {
+            true => refuse(&must),
+            false => refuse(&format!("{of}={value}: {must}")),
+        });
+        Ok((value, tuning?))
     };
     let points = sim::Sweep::values(low, high).into_iter().map(point);
     let points = points.collect::<Result<Vec<_>, Failure>>()?;
@@ -472,6 +479,11 @@ where
             "warning: --interval has no effect without --stats, --json or --tasks",
         );
     }
+    for flag in effective.without_effect() {
+        crate::commands::complain(&format!(
+            "warning: --{flag} has no effect without a policy in user space (see --policy)"
+        ));
+    }
     effective.settings = Settings { verbosity: cli.verbose, report, ..effective.settings };
     Ok(Request::Schedule(effective))
 }
@@ -491,8 +503,11 @@ fn definition(program: Option<&OsString>, own: Option<&str>) -> clap::Command {
             "Schedule the CPUs of this machine by the policy {own} until SIGINT or SIGTERM."
         ))
         .mut_arg("policy", no_choice)
+        .mut_arg("config", no_default_file)
         .mut_subcommand("config", |config| {
-            config.mut_subcommand("show", |show| show.mut_arg("policy", no_choice))
+            config.mut_subcommand("show", |show| {
+                show.mut_arg("policy", no_choice).mut_arg("config", no_default_file)
+            })
         })
         .mut_subcommand("compare", |command| command.hide(true))
         .mut_subcommand("simulate", |simulate| simulate.mut_arg("policy", no_choice))
@@ -501,6 +516,11 @@ fn definition(program: Option<&OsString>, own: Option<&str>) -> clap::Command {
 /// The flag that chooses a policy, of a program that has one.
 fn no_choice(arg: clap::Arg) -> clap::Arg {
     arg.hide(true).default_value(None)
+}
+
+/// The flag that names the configuration file, of a program that looks for none by itself.
+fn no_default_file(arg: clap::Arg) -> clap::Arg {
+    arg.help("Take the settings that no flag gives from this file")
 }
 
 /// clap's message and its tip as one line, without the usage block. The user's own text in it

@@ -131,6 +131,9 @@ fn simulate(plan: &sim::Plan, own: Option<&Own>) -> Result<Exit, Failure> {
     if stop.is_triggered() {
         complain("interrupted: this is what there was by then");
     }
+    if let Some(error) = results.untraced {
+        return Err(error.into());
+    }
     Ok(if results.violations.is_empty() { Exit::Stopped } else { Exit::Failed })
 }
 

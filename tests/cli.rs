@@ -104,7 +104,16 @@ fn bad_values_are_refused_with_flag_and_range() {
         (&["--profile", "fast"], "--profile", "lowlatency, gaming"),
         (&["--lag-us", "99"], "--lag-us", "100 to 40000"),
         (&["--preempt-gran-us", "10001"], "--preempt-gran-us", "0 to 10000"),
-        (&["simulate", "x", "--set", "speed=1"], "speed=1", "profile, slice_us"),
+        (&["simulate", "x", "--set", "speed=1"], "'--set speed=1'", "profile, slice_us"),
+        (&["simulate", "x", "--sweep", "slice=1..2"], "'--sweep slice=1..2'", "mean 'slice_us'?"),
+        (&["simulate", "x", "--sweep", "slice_us=50..200"], "'--sweep slice_us=50..200'", "100 to"),
+        (&["simulate", "x", "--sweep", "preempt_gran_us=0..9"], "--sweep", "LOW from 1 and HIGH"),
+        (&["simulate", "x", "--sweep", "slice_us=500..500"], "--sweep", "HIGH above it"),
+        (
+            &["simulate", "x", "--set=slice_min_us=900", "--sweep=slice_us=500..2000"],
+            "'--sweep slice_us=500..2000': slice_min_us=900",
+            "--slice-us, 500",
+        ),
         (&["simulate", "x", "--set", "lag_us=1"], "lag_us=1", "100 to 40000"),
         (&["simulate", "x", "--set", "slice_min_us=3001"], "slice_min_us=3001", "3000"),
         (&["nonsense"], "nonsense", ""),
@@ -137,6 +146,15 @@ fn a_machine_without_sched_ext_is_refused_by_name() {
     let message = stderr(&out);
     assert!(message.contains("warning: --interval has no effect"), "{message}");
     assert_eq!(out.status.code(), Some(78), "{message}");
+
+    let of_policy = ["--config=/dev/null", "--grace-us=500", "--ring-kib=64"];
+    for (policy, warnings) in [("kernel", 2), ("fifo", 0)] {
+        let message = stderr(&run(&[&of_policy[..], &["--policy", policy]].concat()));
+        let warned = ["--grace-us", "--ring-kib"]
+            .iter()
+            .filter(|flag| message.contains(&format!("warning: {flag} has no effect without")));
+        assert_eq!(warned.count(), warnings, "{message}");
+    }
 }
 
 #[test]

@@ -81,15 +81,69 @@ fn flags_go_before_the_file_and_the_file_before_defaults() {
     let text = "policy = \"fifo\"\nset = { slice_us = 7000 }\n";
     let options = effective(text, &["--set", "slice_us=800"]).expect("good").choice.options;
     assert_eq!(options, [("slice_us".to_owned(), "800".to_owned())]);
-    let kernel = effective(text, &["--policy=kernel"]).expect_err("an option and no policy");
-    assert!(kernel.contains("config.toml:2:1: set = slice_us=7000"), "{kernel}");
+    // A switch is undone by its value.
+    for (flags, partial, origin) in [
+        (&["--partial=false"][..], false, 'c'),
+        (&["-p=false"], false, 'c'),
+        (&["-sp"], true, 'c'),
+        (&["-ps"], true, 'c'),
+        (&[], true, 'f'),
+    ] {
+        let now = effective("partial = true", flags).expect("good");
+        assert_eq!(now.settings.partial, partial, "{flags:?}");
+        assert_eq!(shown(&now, "partial"), (Some(partial.to_string()), origin), "{flags:?}");
+    }
+    assert!(!effective("partial = false", &[]).expect("good").settings.partial);
+    let refused = effective("", &["--partial=no"]).expect_err("neither");
+    assert!(refused.contains("--partial") && refused.contains("true, false"), "{refused}");
+}
+
+/// Options are of the policy that the file names, and stay with that one.
+#[test]
+fn another_policy_leaves_the_options_of_the_file() {
+    let text = "policy = \"fifo\"\nset = { slice_us = 7000 }\n";
+    for (flags, options) in [
+        (&[][..], &[("slice_us", "7000")][..]),
+        (&["--policy=fifo"], &[("slice_us", "7000")]),
+        (&["--policy=vruntime"], &[]),
+        (&["--policy=kernel"], &[]),
+        (&["--policy=vruntime", "--set=slice_us=900"], &[("slice_us", "900")]),
+    ] {
+        let choice = effective(text, flags).expect("good").choice;
+        let said: Vec<_> =
+            choice.options.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+        assert_eq!(said, options, "{flags:?}");
+    }
+    // A file that names none leaves it to the flag.
+    let set = "set = { slice_us = 7000 }";
+    assert_eq!(effective(set, &["--policy=fifo"]).expect("good").choice.options.len(), 1);
+    let kernel = effective(set, &["--policy=kernel"]).expect_err("an option and no policy");
+    assert!(kernel.contains("config.toml:1:1: set = slice_us=7000"), "{kernel}");
+}
+
+/// Of two that do not go together, both are named with where they are from.
+#[test]
+fn a_conflict_names_both_places() {
+    for (text, flags, words) in [
+        (
+            "slice_min_us = 2500",
+            &["--slice-us=2000"][..],
+            &[":1:1: slice_min_us = 2500", "2000 (flag)"],
+        ),
+        ("slice_us = 700", &["--slice-min-us=900"], &["'900' for '--slice-min-us", "toml:1:1)"]),
+        ("slice_min_us = 3001", &[], &[":1:1: slice_min_us = 3001", "3000 (default)"]),
+        ("slice_us = 700\nslice_min_us = 900", &[], &[":2:1: slice_min_us", "toml:1:1)"]),
+    ] {
+        let line = effective(text, flags).expect_err(text);
+        assert!(words.iter().all(|word| line.contains(word)), "{text:?}: {line}");
+    }
 }
 
 #[test]
 fn what_is_wrong_is_told_with_its_place_and_what_is_allowed() {
     for (text, words) in [
         ("slice_uss = 3\n", &[":1:1: ", "'slice_uss'", "did you mean 'slice_us'?", "grace_us"][..]),
-        ("\x20\n nonsense = 3\n", &[":2:2: ", "'nonsense'; The settings are profile"]),
+        ("\x20\n nonsense = 3\n", &[":2:2: ", "no setting 'nonsense' (there are profile, "]),
         ("slice_us = \"3000\"", &[":1:12: ", "whole number", "a string", "100 to 100000"]),
         ("slice_us = 1.5", &[":1:12: ", "whole number", "fraction"]),
         ("slice_us = 3000\n\nslice_us = 2000", &[":3:1: ", "duplicate"]),
@@ -382,8 +436,17 @@ fn other_programs_look_for_no_file() {
     let failure = own(&["--config", path]).expect_err("another policy");
     assert!(failure.error.to_string().contains("policy = fifo"), "{:?}", failure.error);
     match own(&["config", "show"]) {
-        Ok(Request::Print(text)) => assert!(text.contains("# policy is not set"), "{text}"),
+        Ok(Request::Print(text)) => assert!(!text.contains("policy"), "{text}"),
         other => panic!("{other:?}"),
+    }
+    for help in [&["--help"][..], &["config", "show", "--help"]] {
+        match own(help) {
+            Ok(Request::Print(text)) => {
+                assert!(text.contains("--config"), "{text}");
+                assert!(!text.contains("config.toml"), "{text}");
+            }
+            other => panic!("{other:?}"),
+        }
     }
 }
 

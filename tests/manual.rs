@@ -25,6 +25,8 @@ fn flags(help: &str) -> Vec<&str> {
         .filter(|line| line.trim_start().starts_with('-'))
         .flat_map(|line| line.split_whitespace().take_while(|word| word.starts_with('-')))
         .map(|flag| flag.trim_end_matches(',').trim_end_matches("..."))
+        // Its value may be left out: `--partial[=<BOOL>]`.
+        .map(|flag| flag.split('[').next().unwrap_or(flag))
         .collect()
 }
 

@@ -104,6 +104,18 @@ fn installs_where_it_is_told_and_uninstalls_just_that() {
     place.make(&["uninstall", &destdir, "PREFIX=/opt/x"]);
     assert_eq!(files(&root), ["opt/x/bin/other"]);
 
+    // Where blanks are in the names, too; systemd takes the program in quotes.
+    let blank = place.path("a root");
+    let to = [format!("DESTDIR={}", blank.display()), "PREFIX=/opt/x y".to_owned()];
+    let on = |what| place.make(&[what, &to[0], &to[1]]);
+    on("install");
+    let in_blank: Vec<_> = installed.iter().map(|file| file.replace("opt/x", "opt/x y")).collect();
+    assert_eq!(files(&blank), in_blank);
+    let unit = fs::read_to_string(blank.join(&in_blank[2])).expect("the unit");
+    assert!(unit.contains("\nExecStart=\"/opt/x y/bin/scheduler\"\n"), "{unit}");
+    on("uninstall");
+    assert!(files(&blank).is_empty(), "{:?}", files(&blank));
+
     // Settings are kept as they are.
     let config = root.join("etc/scheduler/config.toml");
     fs::write(&config, "slice_us = 4000\n").expect("write");
@@ -134,25 +146,38 @@ fn the_unit_exposes_little() {
     assert!(text(&out).contains("Overall exposure level"), "{}", text(&out));
 }
 
-/// With metrics, too, and then it may listen.
+/// With metrics, too, and then it may listen; with a policy in user space; and with both.
 #[test]
-fn the_drop_in_for_metrics_exposes_little() {
+fn the_drop_ins_expose_little() {
     let place = Place::new();
     let unit = place.install();
-    let drop_in = include_str!("../packaging/metrics.conf");
     let folder = unit.with_extension("service.d");
     fs::create_dir_all(&folder).expect("mkdir");
-    fs::write(folder.join("metrics.conf"), drop_in).expect("write");
-    // Where the program is differs by installation: the address is a setting.
-    assert!(!drop_in.contains("ExecStart") && drop_in.contains("metrics = 9100"));
-    let Some(out) = systemd_analyze(&["verify", "--man=no"], &unit) else { return };
-    assert!(out.status.success() && !text(&out).contains("metrics.conf"), "{}", text(&out));
-    let threshold = format!("--threshold={EXPOSURE_MAX}");
-    let args = ["security", "--offline=yes", "--no-pager", &threshold];
-    let Some(out) = systemd_analyze(&args, &unit) else { return };
-    assert!(out.status.success(), "{}", text(&out));
-    // It was looked at: without it there is no network.
-    assert!(text(&out).contains("PrivateNetwork"), "{}", text(&out));
+    let policy = include_str!("../packaging/policy.conf");
+    let metrics = include_str!("../packaging/metrics.conf");
+    for (name, drop_in, setting) in [
+        ("policy.conf", policy, "policy = \"vruntime\""),
+        ("metrics.conf", metrics, "metrics = 9100"),
+    ] {
+        fs::write(folder.join(name), drop_in).expect("write");
+        // Where the program is differs by installation: what it does is a setting, and a good one.
+        assert!(!drop_in.contains("ExecStart") && drop_in.contains(setting));
+        let config = place.path("config.toml");
+        fs::write(&config, setting).expect("write");
+        let mut check = Command::new(env!("CARGO_BIN_EXE_scheduler"));
+        let out = check.args(["config", "check"]).arg(&config).output().expect("it runs");
+        assert!(out.status.success(), "{}", text(&out));
+        let Some(out) = systemd_analyze(&["verify", "--man=no"], &unit) else { return };
+        assert!(out.status.success() && !text(&out).contains(name), "{}", text(&out));
+        let threshold = format!("--threshold={EXPOSURE_MAX}");
+        let args = ["security", "--offline=yes", "--no-pager", &threshold];
+        let Some(out) = systemd_analyze(&args, &unit) else { return };
+        assert!(out.status.success(), "{}", text(&out));
+        // Both are looked at: without metrics.conf there is no network.
+        let network = text(&out).lines().any(|l| l.contains("PrivateNetwork") && l.contains("✗"));
+        assert_eq!(network, name == "metrics.conf", "{}", text(&out));
+    }
+    assert!(policy.contains("\nLimitMEMLOCK=infinity\n"));
 }
 
 #[test]
@@ -225,6 +250,9 @@ fn the_package_lists_files_that_there_are() {
     }
     assert!(goes_to("target/release/scheduler", "usr/bin/"));
     assert!(goes_to("packaging/config.toml", "etc/scheduler/"));
+    for drop_in in ["packaging/metrics.conf", "packaging/policy.conf"] {
+        assert!(goes_to(drop_in, "usr/share/doc/scheduler/examples/"), "{drop_in}");
+    }
     let manifest: toml::Table = toml::from_str(include_str!("../Cargo.toml")).expect("TOML");
     let kept = &manifest["package"]["metadata"]["deb"]["conf-files"];
     assert_eq!(kept.as_array().expect("a list"), &[scheduler::cli::CONFIG_DEFAULT.into()]);

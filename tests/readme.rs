@@ -123,6 +123,21 @@ fn the_scheduler_of_ones_own_builds() {
 }
 
 #[test]
+fn the_settings_are_shown_so() {
+    let dir = tempfile::tempdir().expect("a directory");
+    std::fs::write(dir.path().join("my.toml"), block("## Settings", "toml")).expect("written");
+    let (_, shown) = section("## Settings").split_once("```\n$ scheduler ").expect("a sample");
+    let (call, shown) = shown.split_once('\n').expect("lines");
+    let shown = shown.split("```").next().unwrap_or(shown);
+    let out = Command::new(env!("CARGO_BIN_EXE_scheduler"))
+        .args(call.split_whitespace())
+        .current_dir(&dir)
+        .output()
+        .expect("the binary runs");
+    assert_eq!(String::from_utf8_lossy(&out.stdout), shown, "README.md on the right");
+}
+
+#[test]
 fn the_scenario_runs() {
     let (_, rest) = README.split_once("\nA scenario is TOML.").expect("the paragraph");
     let (_, rest) = rest.split_once("```toml\n").expect("a block");

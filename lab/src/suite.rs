@@ -179,6 +179,17 @@ impl Suite {
             );
             return Ok(true);
         };
+        request.check(&self.cases)?;
+        if request.missing {
+            let named = Kernel::from_env()?;
+            for (series, _) in self.wanted(&request, named.as_ref()) {
+                let is_named = named.as_ref().is_some_and(|kernel| kernel.series == series);
+                if !is_named && series != UNPACKAGED && Kernel::find(&series, &self.root).is_err() {
+                    println!("{series}");
+                }
+            }
+            return Ok(true);
+        }
         let Planned { boots, missing, left_out } = self.plan(&request)?;
         if request.list {
             for boot in &boots {
@@ -234,33 +245,37 @@ impl Suite {
             println!("  NOT RUN: {line}");
         }
         if total == 0 && missing.is_empty() {
-            bail!("no case matches");
+            bail!("none of these cases runs on these kernels");
         }
         Ok(report.failed.is_empty())
     }
 
-    /// What a request needs.
-    fn plan(&self, request: &Request) -> Result<Planned<'_>> {
-        let named = Kernel::from_env()?;
-        let series: Vec<String> = match (&named, request.kernels.is_empty()) {
+    /// The cases of a request by series of kernels, newest first. `named` is the kernel in `$KERNEL`.
+    fn wanted(&self, request: &Request, named: Option<&Kernel>) -> Vec<(String, Groups<'_>)> {
+        let series: Vec<String> = match (named, request.kernels.is_empty()) {
             (_, false) => request.kernels.clone(),
             (Some(kernel), true) => vec![kernel.series.clone()],
             (None, true) => SERIES.iter().rev().copied().chain([STOCK]).map(String::from).collect(),
         };
         let newest = series.first().cloned().unwrap_or_default();
-        let mut planned = Planned::default();
-        for series in series {
-            let mut groups: BTreeMap<(Mode, Topology), Vec<&Case>> = BTreeMap::new();
-            let wanted = |case: &&Case| {
-                case.runs_on(&series, &newest, request.all || !request.kernels.is_empty())
-                    && request.matches(case)
-            };
-            for case in self.cases.iter().filter(wanted) {
+        let all = request.all || !request.kernels.is_empty();
+        let groups = |series: &String| {
+            let mut groups = Groups::new();
+            let runs = |case: &&Case| case.runs_on(series, &newest, all) && request.matches(case);
+            for case in self.cases.iter().filter(runs) {
                 groups.entry((case.mode, case.topology)).or_default().push(case);
             }
-            if groups.is_empty() {
-                continue;
-            }
+            groups
+        };
+        let by_series = series.iter().map(|series| (series.clone(), groups(series)));
+        by_series.filter(|(_, groups)| !groups.is_empty()).collect()
+    }
+
+    /// What a request needs.
+    fn plan(&self, request: &Request) -> Result<Planned<'_>> {
+        let named = Kernel::from_env()?;
+        let mut planned = Planned::default();
+        for (series, groups) in self.wanted(request, named.as_ref()) {
             let kernel = match &named {
                 Some(kernel) if kernel.series == series => Ok(kernel.clone()),
                 _ => Kernel::find(&series, &self.root),
@@ -294,6 +309,9 @@ impl Suite {
 
 /// A boot takes ten seconds, and what is left for one worker at the end nobody shares.
 const CASES_PER_BOOT: usize = 8;
+
+/// Cases that may share a guest.
+type Groups<'a> = BTreeMap<(Mode, Topology<'static>), Vec<&'a Case>>;
 
 /// What a request comes to.
 #[derive(Default)]
@@ -399,6 +417,7 @@ struct Request {
     kernels: Vec<String>,
     all: bool,
     list: bool,
+    missing: bool,
     jobs: usize,
 }
 
@@ -425,6 +444,7 @@ impl Request {
             match arg.as_str() {
                 "--all" => (request.all, asked) = (true, true),
                 "--list" => (request.list, asked) = (true, true),
+                "--missing" => (request.missing, asked) = (true, true),
                 "--kernel" | "--kernels" => {
                     let series = args.next().context("--kernel needs a series, as 7.3")?;
                     request.kernels.extend(
@@ -442,7 +462,8 @@ impl Request {
                     let name = flag.split('=').next().unwrap_or(flag);
                     ensure!(
                         OF_LIBTEST.contains(&name),
-                        "unknown option {flag}: there are --all, --kernel SERIES, --jobs N, --list"
+                        "unknown option {flag}: there are --all, --kernel SERIES, --jobs N, --list, and --missing, \
+                         which prints the kernels to fetch for these cases"
                     );
                 }
                 word => request.words.push(word.into()),
@@ -452,8 +473,80 @@ impl Request {
     }
 
     fn matches(&self, case: &Case) -> bool {
-        let hit =
-            |word: &String| word.parse() == Ok(case.number) || case.name.contains(word.as_str());
-        self.words.is_empty() || self.words.iter().any(hit)
+        self.words.is_empty() || self.words.iter().any(|word| means(word, case))
+    }
+
+    /// Every word is of some case.
+    fn check(&self, cases: &[Case]) -> Result<()> {
+        let unknown = |word: &&String| !cases.iter().any(|case| means(word, case));
+        if let Some(word) = self.words.iter().find(unknown) {
+            let mut names: Vec<_> =
+                cases.iter().map(|case| format!("{:2} {}", case.number, case.name)).collect();
+            names.sort();
+            bail!(
+                "no case has '{word}' in its name or as its number; there are\n{}",
+                names.join("\n")
+            );
+        }
+        Ok(())
+    }
+}
+
+fn means(word: &str, case: &Case) -> bool {
+    word.parse() == Ok(case.number) || case.name.contains(word)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn body(_: &mut Vm) -> Result<()> {
+        Ok(())
+    }
+
+    const CASES: [Case; 4] = [
+        Case::new(1, "starts", body).core(),
+        Case::new(2, "shares", body),
+        Case::new(12, "unit", body).thorough(),
+        Case::new(10, "refused", body).stock(),
+    ];
+
+    fn needed(args: &[&str]) -> Result<Vec<String>> {
+        let args = args.iter().chain(&["--missing"]).map(|arg| (*arg).to_owned());
+        let request = Request::parse(args)?.context("it was asked for")?;
+        request.check(&CASES)?;
+        let suite = Suite {
+            cases: CASES.to_vec(),
+            programs: Vec::new(),
+            tools: &[],
+            root: PathBuf::new(),
+            folder: PathBuf::new(),
+        };
+        let wanted = suite.wanted(&request, None);
+        Ok(wanted.into_iter().map(|(series, _)| series).collect())
+    }
+
+    #[test]
+    fn cases_need_the_kernels_that_they_run_on() {
+        for (args, series) in [
+            (&[][..], &["7.3", "6.18", "6.16", "6.12", "6.12-stock"][..]),
+            (&["starts"], &["7.3", "6.18", "6.16", "6.12"]),
+            (&["2"], &["7.3"]),
+            (&["share", "10"], &["7.3", "6.12-stock"]),
+            (&["shares", "--kernel", "6.18 6.16"], &["6.18", "6.16"]),
+            (&["unit"], &[]),
+            (&["unit", "--all"], &["7.3", "6.18", "6.16", "6.12"]),
+        ] {
+            assert_eq!(needed(args).expect("good words"), series, "{args:?}");
+        }
+    }
+
+    #[test]
+    fn a_word_of_no_case_is_refused_with_the_names() {
+        for args in [&["sharse"][..], &["shares", "3"]] {
+            let error = needed(args).expect_err("no such case").to_string();
+            assert!(error.contains(args[args.len() - 1]), "{error}");
+            assert!(CASES.iter().all(|case| error.contains(case.name)), "{error}");
+        }
     }
 }

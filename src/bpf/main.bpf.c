@@ -171,9 +171,9 @@ static __always_inline void choose_target(struct task_struct *p, s32 cpu, struct
 	} else {
 		settle(p, tctx, cpu);
 		tctx->vruntime_vns = place_requeue(tctx->vruntime_vns, clock_now(tctx),
-						   knobs.lag_runnable_ns, tctx->weight);
+						   lag_runnable_ns(), tctx->weight);
 		if (relayed)
-			forgive(tctx, cpu);
+			forgive(tctx);
 		ask_again(tctx, to->slice_ns);
 		/*
 		 * Once in a row, and near its clock: the slice it had, and the tick that ended it.
@@ -424,6 +424,8 @@ void BPF_STRUCT_OPS(sched_tick, struct task_struct *p)
 		scx_bpf_task_set_slice(p, knobs.slice_max_ns);
 		return;
 	}
+	if (relayed)
+		note_progress(lctx, cctx, now);
 	if (nr_llcs > 1 && (!relayed || relay.late_at))
 		balance(cctx, llc, now);
 	due_vns = running_due(cctx->deadline_vns, cctx->vruntime_vns, now - cctx->running_at,

@@ -178,10 +178,31 @@ static __always_inline u64 overdue_ns(u32 nr_waiting, u32 nr_cpus)
 #define OVERDUE_MAX 512
 #define OVERDUE_GAP_NS (10ULL * 1000 * 1000)
 
-/* Is a task that is due at `deadline_vns` owed service by this clock, not just waiting? */
-static __always_inline bool is_owed(u64 deadline_vns, u64 clock_vns)
+/*
+ * A clock follows those who start, and a policy may let each CPU run one task for as long as
+ * half a turn of the base: what they have run by now is service that the others did not get.
+ */
+static __always_inline void note_progress(struct llc_ctx *lctx, const struct cpu_ctx *cctx, u64 now)
 {
-	return vtime_before(deadline_vns, clock_vns + knobs.slice_max_ns);
+	u64 at_vns = charge(cctx->vruntime_vns, elapsed_ns(cctx->running_at, now), cctx->weight);
+
+	at_vns = vtime_min(at_vns, lctx->clock.now_vns + DECIDED_SLICE_MAX_NS);
+	if (vtime_before(lctx->reached_vns, at_vns))
+		lctx->reached_vns = at_vns;
+}
+
+/* How far those who run may be ahead of the clock of their LLC. */
+static __always_inline u64 progress_of(const struct llc_ctx *lctx)
+{
+	s64 ahead_vns = lctx->reached_vns - lctx->clock.now_vns;
+
+	return ahead_vns > 0 ? vtime_min(ahead_vns, DECIDED_SLICE_MAX_NS) : 0;
+}
+
+/* Is a task that is due at `deadline_vns` owed service by this clock, not just waiting? */
+static __always_inline bool is_owed(u64 deadline_vns, u64 clock_vns, const struct llc_ctx *lctx)
+{
+	return vtime_before(deadline_vns, clock_vns + progress_of(lctx) + knobs.slice_max_ns);
 }
 
 /*
@@ -223,7 +244,7 @@ __attribute__((noinline)) int retake(u64 from, u64 iter_flags, u64 limit_ns, u64
 				/* As rescue() does: owed or not, and nobody follows it there. */
 				tctx->rescued = true;
 				due_vns = clock_vns - FIRST_VNS;
-			} else if (limit_ns && !is_owed(tctx->deadline_vns, clock_vns)) {
+			} else if (limit_ns && !is_owed(tctx->deadline_vns, clock_vns, lctx)) {
 				continue;
 			}
 			/* What it was decided for no longer counts. */

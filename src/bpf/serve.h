@@ -37,16 +37,29 @@ static __always_inline bool waits_for_policy(s32 cpu)
 }
 
 /*
- * What a policy let a task run beyond its share is no debt of that, but for this much: while
- * it is paid off the base takes the task for served. Four hogs a CPU need four times as
- * long for it, and a tenth of a second is what a policy may cost more than the base alone.
+ * What a policy let a task run beyond its share is no debt of that, but for DEBT_MAX_NS, and
+ * what it kept from it is made up for to CREDIT_MAX_NS, each in service. While the
+ * one is paid off and the other caught up with, the base takes a task for served: four hogs
+ * a CPU need four times as long for it, and a tenth of a second is what a policy may cost more
+ * than the base alone. The base by itself needs no more: a slice and a tick at 100 Hz.
  */
-#define DEBT_MAX_NS (7ULL * 1000 * 1000)
+#define DEBT_MAX_NS (5ULL * 1000 * 1000)
+#define CREDIT_MAX_NS (20ULL * 1000 * 1000)
 
-static __always_inline void forgive(struct task_ctx *tctx, s32 cpu)
+static __always_inline u64 lag_runnable_ns(void)
 {
-	tctx->vruntime_vns = vtime_min(tctx->vruntime_vns,
-				       clock_now(tctx) + to_virtual(DEBT_MAX_NS, tctx->weight));
+	return relayed ? CREDIT_MAX_NS : knobs.lag_runnable_ns;
+}
+
+static __always_inline void forgive(struct task_ctx *tctx)
+{
+	u64 most_vns = clock_now(tctx) + to_virtual(DEBT_MAX_NS, tctx->weight);
+
+	if (!vtime_before(most_vns, tctx->vruntime_vns))
+		return;
+	/* What is forgiven of the one is forgiven of the other, or it would be due when it was. */
+	tctx->deadline_vns = carry_lag(tctx->deadline_vns, tctx->vruntime_vns, most_vns);
+	tctx->vruntime_vns = most_vns;
 }
 
 /* A quarter of the ring is for those that cannot be told of later: they are gone. */
@@ -157,12 +170,13 @@ static __always_inline bool take_decided(const struct decided *d, s32 cpu)
 /*
  * The slice of the running task is over, and others wait. Who is first is for the policy to
  * say, and that takes a while, in which the task goes on; the policy's answer preempts
- * it if somebody else comes first. False: it goes now. It has one slice for an answer.
+ * it if somebody else comes first. False: it goes now. It has a slice of the base's for an answer.
  */
 static __always_inline bool goes_on(struct task_struct *p, struct task_ctx *tctx,
 				    struct cpu_ctx *cctx, const struct decided *d, s32 cpu, u64 now)
 {
 	enum offer_state state = state_of(tctx->offer);
+	u64 slice_ns = knobs.slice_max_ns;
 
 	if (cctx->give_way || !is_offerable(p))
 		return false;
@@ -176,12 +190,13 @@ static __always_inline bool goes_on(struct task_struct *p, struct task_ctx *tctx
 		tctx->renewal = false;
 		cctx->run_vtime = tctx->next_vtime;
 		cctx->has_vtime = 1;
+		slice_ns = tctx->next_slice_ns;
 		count(CNT_DECIDED);
 	} else if (state != OFFER_NONE || !offer(p, tctx, 0, true, now)) {
 		return false;
 	}
 	keep(p, tctx, cctx, cpu, false, now);
-	scx_bpf_task_set_slice(p, tctx->next_slice_ns ?: knobs.slice_max_ns);
+	scx_bpf_task_set_slice(p, slice_ns);
 	return true;
 }
 
@@ -198,16 +213,16 @@ static __always_inline bool base_first(struct cpu_ctx *cctx, const struct llc_ct
 		return true;
 	if (cctx->pinned) {
 		h = head_of(cpu_dsq(cpu), cpu);
-		if (h.waits && is_owed(h.deadline_vns, cctx->side.clock.now_vns))
+		if (h.waits && is_owed(h.deadline_vns, cctx->side.clock.now_vns, lctx))
 			return true;
 	}
 	if (cctx->parts && look_at_parts(cpu, llc, &parts) && parts.waits &&
-	    is_owed(parts.deadline_vns, lctx->clock.now_vns))
+	    is_owed(parts.deadline_vns, lctx->clock.now_vns, lctx))
 		return true;
 	if (!nr_in(llc))
 		return false;
 	h = head_of(llc, cpu);
-	return h.waits && is_owed(h.deadline_vns, lctx->clock.now_vns);
+	return h.waits && is_owed(h.deadline_vns, lctx->clock.now_vns, lctx);
 }
 
 static __always_inline bool take_base(struct cpu_ctx *cctx, s32 cpu, u32 llc)

@@ -3,11 +3,12 @@
 use super::{
     Choice,
     file::{CONFIG_DEFAULT, Entry, File, Kind, Place, as_flag},
-    flags::{self, LIVE, Refusal, SettingArgs, TuningArgs},
+    flags::{self, LIVE, OF_POLICY, Refusal, SettingArgs, TuningArgs},
     one_line,
 };
 use crate::{
     exit::{Exit, Failure},
+    policy::builtin,
     profile::{self, AUTO},
     rules::{Rule, lint},
     settings::Settings,
@@ -104,7 +105,7 @@ impl fmt::Display for Origin {
 
 impl Origin {
     fn refuse(&self, refusal: &Refusal) -> Failure {
-        let Refusal { id, value, must } = refusal;
+        let Refusal { id, value, must, .. } = refusal;
         match self {
             Origin::File(at) => at.refuse(&format!("{id} = {value}: {must}")),
             _ => refusal.of_flag(),
@@ -154,9 +155,15 @@ impl Effective {
             definition = definition.mut_arg("policy", super::no_choice);
         }
         let mut given = Vec::new();
+        let mut other_policy = false;
         for arg in definition.get_arguments() {
             let of_file = file.entries.iter().find(|entry| arg.get_id() == entry.id.as_str());
             let of_flag = flags.and_then(|matches| of_flag(arg, matches));
+            if let (Some(flag), Some(file), "policy") = (&of_flag, of_file, arg.get_id().as_str()) {
+                other_policy = flag.values != file.values;
+            }
+            // The file's options are of the policy that it names.
+            let of_file = of_file.filter(|entry| !(other_policy && entry.id == "set"));
             given.extend(of_flag.or_else(|| of_file.map(of_entry)));
         }
         let words = definition.get_arguments().flat_map(|arg| {
@@ -171,10 +178,14 @@ impl Effective {
             let given = given.iter().find(|given| given.id == id);
             given.map_or(Origin::Default, |given| given.origin.clone())
         };
-        let (settings, choice) =
-            args.settings(own).map_err(|refusal| origin(refusal.id).refuse(&refusal))?;
+        let (settings, choice) = args.settings(own).map_err(|mut refusal| {
+            let by = refusal.by.map(|id| format!(" ({})", origin(id)));
+            refusal.must += by.as_deref().unwrap_or_default();
+            origin(refusal.id).refuse(&refusal)
+        })?;
         let shown = definition
             .get_arguments()
+            .filter(|arg| !arg.is_hide_set())
             .map(|arg| Shown {
                 key: arg.get_id().to_string(),
                 value: value(arg, &matches),
@@ -217,9 +228,10 @@ impl Effective {
         }
         let mut now = self.clone();
         now.tuning.profile = name.to_owned();
-        now.settings.tuning = now.tuning.tuning().map_err(|Refusal { id, value, must }| {
-            format!("the profile {name} does not go with {id} = {value}: {must}")
-        })?;
+        now.settings.tuning =
+            now.tuning.tuning().map_err(|Refusal { id, value, must, .. }| {
+                format!("the profile {name} does not go with {id} = {value}: {must}")
+            })?;
         for shown in now.shown.iter_mut().filter(|shown| shown.key == "profile") {
             shown.value = Some(toml::Value::from(name).to_string());
             shown.origin = Origin::Request;
@@ -288,12 +300,21 @@ impl Effective {
         lint::warnings(&self.rules)
     }
 
+    /// Flags that were given and that only a policy in user space goes by, where the kernel's half decides.
+    pub(super) fn without_effect(&self) -> impl Iterator<Item = String> {
+        let kernel_decides = self.choice.policy == builtin::KERNEL;
+        let of_policy =
+            |shown: &&Shown| shown.origin == Origin::Flag && OF_POLICY.contains(&&*shown.key);
+        let given = self.shown.iter().filter(of_policy);
+        given.filter(move |_| kernel_decides).map(|shown| shown.key.replace('_', "-"))
+    }
+
     /// A refusal of an option of the policy, which only that can judge.
     ///
     /// `option` is as `--set` has it.
     pub fn refuse_option(&self, option: &str, must: &str) -> Failure {
-        let refusal =
-            Refusal { id: "set", value: text::printable(option.as_bytes()), must: must.to_owned() };
+        let (value, must) = (text::printable(option.as_bytes()), must.to_owned());
+        let refusal = Refusal { id: "set", value, must, by: None };
         let set = self.shown.iter().find(|shown| shown.key == refusal.id);
         set.map_or(&Origin::Flag, |shown| &shown.origin).refuse(&refusal)
     }

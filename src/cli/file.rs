@@ -42,7 +42,7 @@ pub(super) struct File {
 #[derive(Debug, Clone)]
 pub(super) struct Entry {
     pub id: String,
-    /// As the values of its flag, of which there may be several or none.
+    /// As the values of its flag, of which there may be several.
     pub values: Vec<OsString>,
     pub at: Place,
 }
@@ -168,12 +168,15 @@ pub(super) fn shown(text: &str, span: Range<usize>) -> String {
 }
 
 /// What is said to a key that is no setting.
-fn unknown(key: &str, definition: &clap::Command) -> String {
+pub(super) fn unknown(key: &str, definition: &clap::Command) -> String {
     let names: Vec<_> = definition.get_arguments().map(|arg| arg.get_id().as_str()).collect();
-    let meant = likely(key, names.iter().copied().chain([rules::KEY]));
+    let meant = match likely(key, names.iter().copied().chain([rules::KEY])).trim_end() {
+        "" => String::new(),
+        meant => format!("; {meant}"),
+    };
     let key = text::printable(key.as_bytes());
     let names = names.join(", ");
-    format!("there is no setting '{key}'; {meant}The settings are {names}, and tables [[rule]]")
+    format!("there is no setting '{key}'{meant} (there are {names}, and tables [[rule]])")
 }
 
 /// A question whether that one of these was meant that is most like `word`; nothing where none is.
@@ -206,8 +209,8 @@ impl Kind {
     pub fn of(arg: &Arg) -> Self {
         let is = |id: TypeId| arg.get_value_parser().type_id() == id;
         match arg.get_action() {
-            ArgAction::SetTrue => Kind::Switch,
             ArgAction::Append => Kind::Options,
+            _ if is(TypeId::of::<bool>()) => Kind::Switch,
             _ if is(TypeId::of::<u64>()) || is(TypeId::of::<u32>()) => Kind::Number,
             _ if is(TypeId::of::<SocketAddr>()) => Kind::Address,
             _ => Kind::Text,
@@ -218,9 +221,8 @@ impl Kind {
 /// A value as the file says it, as values of the flag.
 fn values(arg: &Arg, value: &DeValue<'_>) -> Result<Vec<String>, String> {
     let wanted = match (Kind::of(arg), value) {
-        (Kind::Switch, DeValue::Boolean(true)) => return Ok(vec!["true".to_owned()]),
-        (Kind::Switch, DeValue::Boolean(false)) => return Ok(Vec::new()),
-        (Kind::Number | Kind::Address, DeValue::Integer(_))
+        (Kind::Switch, DeValue::Boolean(_))
+        | (Kind::Number | Kind::Address, DeValue::Integer(_))
         | (Kind::Text | Kind::Address, DeValue::String(_)) => {
             return Ok(scalar(value).into_iter().collect());
         }

@@ -13,7 +13,7 @@ use crate::{
     stats::text,
     units::Nanos,
 };
-use clap::{Args, Command, FromArgMatches, builder::PossibleValuesParser};
+use clap::{ArgAction, Args, Command, FromArgMatches, builder::PossibleValuesParser};
 use std::{
     collections::BTreeMap,
     net::{Ipv4Addr, SocketAddr},
@@ -31,7 +31,7 @@ pub(super) struct SettingArgs {
     #[arg(long, value_name = "NAME", default_value = builtin::KERNEL)]
     pub policy: Option<String>,
 
-    /// An option of the policy; may be repeated
+    /// An option of the policy; may be repeated, and of the same key the last counts
     #[arg(long, value_name = "KEY=VALUE", value_parser = option)]
     set: Vec<(String, String)>,
 
@@ -55,8 +55,10 @@ pub(super) struct SettingArgs {
     #[arg(long, value_name = "ADDR", value_parser = metrics, allow_hyphen_values = true)]
     metrics: Option<SocketAddr>,
 
-    /// Schedule only tasks that chose the policy SCHED_EXT
-    #[arg(short, long)]
+    /// Schedule only tasks that chose the policy SCHED_EXT; `--partial=false` undoes it where a file says so
+    #[arg(short, long, value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1, require_equals = true)]
+    #[arg(default_value = "false", default_missing_value = "true", hide_default_value = true)]
+    #[arg(hide_possible_values = true)]
     partial: bool,
 
     /// Size of the kernel's debug dump at an ejection in bytes, up to 16777216; 0: its default
@@ -99,6 +101,9 @@ pub(super) struct TuningArgs {
 pub(super) const LIVE: [&str; 6] =
     ["profile", "slice_us", "slice_min_us", "lag_us", "preempt_gran_us", "grace_us"];
 
+/// Those that only a policy in user space goes by. Options are refused without one.
+pub(super) const OF_POLICY: [&str; 2] = ["grace_us", "ring_kib"];
+
 const DUMP_LEN: RangeInclusive<u64> = 0..=1 << 24;
 /// Below, no process answers; above, a policy that fails is felt.
 const GRACE_US: RangeInclusive<u64> = 100..=50_000;
@@ -113,6 +118,8 @@ pub(super) struct Refusal {
     pub value: String,
     /// What it must be.
     pub must: String,
+    /// The other setting that says so, if one does.
+    pub by: Option<&'static str>,
 }
 
 impl Refusal {
@@ -169,7 +176,8 @@ pub(super) fn policy(
     option: Option<&(String, String)>,
 ) -> Result<String, Refusal> {
     let printable = |text: &str| text::printable(text.as_bytes());
-    let refuse = |id, value: &str, must| Err(Refusal { id, value: printable(value), must });
+    let refuse =
+        |id, value: &str, must| Err(Refusal { id, value: printable(value), must, by: None });
     let policy = match (own, given) {
         (Some(own), None) => return Ok(own.to_owned()),
         (Some(own), Some(other)) => {
@@ -206,6 +214,7 @@ impl TuningArgs {
                     "must be a whole number from {} to the value of --slice-us, {slice_us}",
                     SLICE_US.start()
                 ),
+                by: Some("slice_us"),
             });
         }
         Ok(Tuning {
@@ -224,9 +233,8 @@ impl TuningArgs {
         let arg = |key: &str| definition.get_arguments().find(|arg| arg.get_id() == key);
         for pair in pairs {
             let refuse = |must| (pair.clone(), must);
-            let names = || definition.get_arguments().map(|arg| arg.get_id().as_str());
-            let unknown = || format!("the settings are {}", names().collect::<Vec<_>>().join(", "));
-            let arg = arg(&pair.0).ok_or_else(|| refuse(unknown()))?;
+            let unknown = || refuse(file::unknown(&pair.0, &definition));
+            let arg = arg(&pair.0).ok_or_else(unknown)?;
             file::check(arg, std::slice::from_ref(&pair.1)).map_err(refuse)?;
         }
         let last: BTreeMap<_, _> = pairs.iter().cloned().collect();

@@ -75,6 +75,8 @@ pub struct Results<'a> {
     pub summary: Summary<'a>,
     /// What the oracles saw, a run each, by seed; the first ten.
     pub violations: Vec<Violation>,
+    /// Why the trace is not whole; the rest is.
+    pub untraced: Option<anyhow::Error>,
 }
 
 /// CPU time that this thread has had.
@@ -137,7 +139,7 @@ impl Plan {
     /// any number of CPUs.
     ///
     /// # Errors
-    /// When the system has no room for a run, a policy panics, or a trace cannot be written.
+    /// When the system has no room for a run, a policy panics, or a trace cannot be begun.
     pub fn run<'a>(
         &self,
         scenario: &'a Scenario,
@@ -159,6 +161,7 @@ impl Plan {
         let began = Instant::now();
         let total = first.runs * plans.len() as u64;
         let trace = first.perfetto.as_deref().map(Trace::create).transpose()?;
+        let untraced = Mutex::new(None);
         let (trace, progress) = (Mutex::new(trace), Progress::new(total, scenario.duration));
         let next = AtomicU64::new(0);
         let threads = thread::available_parallelism().map_or(1, NonZero::get);
@@ -182,7 +185,9 @@ impl Plan {
                 let (stats, violation) =
                     follow(scenario, BUILTIN, plan.tuning, seed, policies()?, followed)?;
                 progress.add(scenario.duration.saturating_sub(told.get()));
-                trace.map_or(Ok(()), Trace::finish)?;
+                if let Err(error) = trace.map_or(Ok(()), Trace::finish) {
+                    *lock(&untraced) = Some(error);
+                }
                 runs.push((number, stats, violation, cpu_time()?.saturating_sub(began)));
             }
         };
@@ -201,7 +206,12 @@ impl Plan {
         runs.sort_unstable_by_key(|(number, ..)| *number);
         let took = began.elapsed();
         let of_plan = |a: &Run, b: &Run| a.0 / first.runs == b.0 / first.runs;
-        Ok(runs.chunk_by(of_plan).map(|runs| first.add_up(scenario, runs, took)).collect())
+        let by_plan = runs.chunk_by(of_plan);
+        let mut results: Vec<_> = by_plan.map(|runs| first.add_up(scenario, runs, took)).collect();
+        if let Some(first) = results.first_mut() {
+            first.untraced = lock(&untraced).take();
+        }
+        Ok(results)
     }
 
     fn add_up<'a>(&self, scenario: &'a Scenario, runs: &[Run], took: Duration) -> Results<'a> {
@@ -219,6 +229,6 @@ impl Plan {
             violations.extend(violation.clone());
         }
         violations.truncate(VIOLATIONS_MAX);
-        Results { summary, violations }
+        Results { summary, violations, untraced: None }
     }
 }

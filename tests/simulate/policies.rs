@@ -11,7 +11,7 @@ use scheduler::{
     policy::{Context, Decision, Fifo, Own, Policy, Task, Vruntime},
     settings::Tuning,
     sim::{self, BUILTIN, Hosted, PolicyStats, Scenario, Stats},
-    units::{CpuId, Nanos, Vtime},
+    units::{CpuId, Nanos, Pid, Vtime},
 };
 use std::{collections::BTreeMap, fs, process::ExitCode, thread};
 
@@ -139,33 +139,16 @@ fn a_policy_pays_for_its_time() {
 enum Bad {
     Nothing,
     Twice,
-    Random,
     Late,
 }
 
 /// A policy that does.
 struct Mischief {
     bad: Bad,
-    state: u64,
     waiting: Vec<Task>,
 }
 
-impl Mischief {
-    fn new(bad: Bad) -> Self {
-        Self { bad, state: 1, waiting: Vec::new() }
-    }
-
-    fn random(&mut self, below: u64) -> u64 {
-        self.state = self.state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        (self.state >> 33) % below
-    }
-}
-
 impl Policy for Mischief {
-    fn takes_idle_cpus(&self) -> bool {
-        !matches!(self.bad, Bad::Random)
-    }
-
     fn tick_period(&self) -> Nanos {
         Nanos::from_millis(30)
     }
@@ -176,29 +159,6 @@ impl Policy for Mischief {
             Bad::Twice => {
                 cx.decide(task, Decision::any_cpu());
                 cx.decide(task, Decision::on(CpuId(0)));
-            }
-            Bad::Random => {
-                self.waiting.push(task.clone());
-                for _ in 0..self.random(3) {
-                    let which = self.random(self.waiting.len() as u64) as usize;
-                    let cpu = CpuId(self.random(1 + 2 * cx.cpus().len() as u64) as u32);
-                    let cpu =
-                        if self.random(3) == 0 { Decision::any_cpu() } else { Decision::on(cpu) };
-                    let decision = cpu
-                        .slice(Nanos(self.random(100_000_000)))
-                        .vtime(Vtime(self.random(u64::MAX).wrapping_mul(0x1234_5678_9abc)));
-                    let preempts = self.random(4) == 0;
-                    let decision = if preempts { decision.preempt() } else { decision };
-                    let task = self.waiting[which].clone();
-                    if let (Some(cpu), 0) = (cx.pick_idle_cpu(&task), self.random(2)) {
-                        cx.preempt(cpu);
-                    }
-                    cx.decide(&task, decision);
-                }
-                if self.waiting.len() > 10 {
-                    let which = self.random(10) as usize;
-                    self.waiting.swap_remove(which);
-                }
             }
             Bad::Late => self.waiting.push(task.clone()),
         }
@@ -217,8 +177,8 @@ impl Policy for Mischief {
 fn mischief_costs_a_tenth_of_a_second_at_most() {
     let by_base = longest_wait(&super::simulate(HOGS, 1));
     let mut seen = BTreeMap::new();
-    for bad in [Bad::Nothing, Bad::Twice, Bad::Random, Bad::Late] {
-        let (stats, policy) = good(HOGS, Mischief::new(bad));
+    for bad in [Bad::Nothing, Bad::Twice, Bad::Late] {
+        let (stats, policy) = good(HOGS, Mischief { bad, waiting: Vec::new() });
         let longest = longest_wait(&stats);
         assert!(longest < by_base + MORE_NS, "{bad:?}: {longest} {by_base}");
         seen.insert(format!("{bad:?}"), policy);
@@ -226,8 +186,52 @@ fn mischief_costs_a_tenth_of_a_second_at_most() {
     assert!(seen["Nothing"].decided == 0 && seen["Nothing"].late > 0, "{seen:?}");
     let twice = &seen["Twice"];
     assert!(twice.stale > twice.decided * 9 / 10 && twice.late == 0, "{twice:?}");
-    let random = &seen["Random"];
-    assert!(random.malformed > 100 && random.stale > 100 && random.decided > 100, "{random:?}");
+}
+
+/// A policy that decides of random tasks, for random CPUs, with random orders and slices, as that of the guest's case.
+struct Chance(fastrand::Rng);
+
+impl Policy for Chance {
+    fn takes_idle_cpus(&self) -> bool {
+        false
+    }
+
+    fn enqueue(&mut self, task: &Task, cx: &mut Context<'_>) {
+        let chance = &mut self.0;
+        for _ in 0..2 {
+            let mut task = task.clone();
+            if chance.bool() {
+                task.pid = Pid(chance.i32(..));
+            }
+            let mut decision = Decision::any_cpu();
+            if chance.bool() {
+                decision = Decision::on(CpuId(chance.u32(..) >> chance.u32(..32)));
+            }
+            let slice = Nanos(chance.u64(..) >> chance.u32(..64));
+            decision = decision.vtime(Vtime(chance.u64(..))).slice(slice);
+            let decision = if chance.bool() { decision.preempt() } else { decision };
+            if let (Some(cpu), true) = (cx.pick_idle_cpu(&task), chance.bool()) {
+                cx.preempt(cpu);
+            }
+            cx.decide(&task, decision);
+        }
+    }
+}
+
+/// One run is a sample: of a hundred each, at any rate of ticks, the longest wait counts.
+#[test]
+fn chance_costs_a_tenth_of_a_second_at_most() {
+    for hz in [100, 250, 1000] {
+        let text = HOGS.replace("duration", &format!("hz = {hz}\n    duration"));
+        let most = longest_wait(&super::simulate(&text, 1)) + MORE_NS;
+        for seed in 0..100 {
+            let (stats, policy) = good(&text, Chance(fastrand::Rng::with_seed(seed)));
+            let longest = longest_wait(&stats);
+            assert!(longest < most, "{hz} Hz, seed {seed}: {longest} of {most}");
+            let [decided, stale, malformed] = [policy.decided, policy.stale, policy.malformed];
+            assert!(decided > 200 && stale > 200 && malformed > 200, "{policy:?}");
+        }
+    }
 }
 
 /// Panics at the hundredth task.
@@ -449,7 +453,7 @@ fn cases() -> Vec<Case> {
         Case {
             name: "a policy that decides nothing",
             text: HOGS.to_owned(),
-            policy: || Box::new(Mischief::new(Bad::Nothing)),
+            policy: || Box::new(Mischief { bad: Bad::Nothing, waiting: Vec::new() }),
             holds: |stats, _| waits(stats),
         },
         Case {
@@ -469,7 +473,7 @@ fn cases() -> Vec<Case> {
         Case {
             name: "decisions at random",
             text: MIXED.to_owned(),
-            policy: || Box::new(Mischief::new(Bad::Random)),
+            policy: || Box::new(Chance(fastrand::Rng::with_seed(1))),
             holds: fine,
         },
         Case {
@@ -557,8 +561,8 @@ proptest! {
         let policy: Box<dyn Policy> = match which {
             0 => Box::new(Vruntime::default()),
             1 => Box::new(Fifo::default()),
-            2 => Box::new(Mischief::new(Bad::Random)),
-            _ => Box::new(Mischief::new(Bad::Late)),
+            2 => Box::new(Chance(fastrand::Rng::with_seed(seed))),
+            _ => Box::new(Mischief { bad: Bad::Late, waiting: Vec::new() }),
         };
         // A CPU that the policy picked and is stopped over passes for busy until it goes on: relay.h lets it.
         let text = if which == 2 { text } else { text + &stopped };

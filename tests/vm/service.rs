@@ -21,6 +21,7 @@ pub const MANAGER: &str = "/usr/lib/systemd/systemd";
 pub const EXECUTOR: &str = "/usr/lib/systemd/systemd-executor";
 
 const UNIT: &str = include_str!("../../packaging/scheduler.service");
+const OF_POLICY: &str = include_str!("../../packaging/policy.conf");
 /// What the unit and its default dependencies ask for.
 const TARGETS: [&str; 4] =
     ["sysinit.target", "basic.target", "shutdown.target", "multi-user.target"];
@@ -62,6 +63,34 @@ fn process_of(program: &str) -> Result<Pid> {
         path.ends_with(program.trim_start_matches('/')).then_some(Pid::from_raw(pid))
     });
     pids.into_iter().next().with_context(|| format!("no process runs {program}"))
+}
+
+/// A policy in user space is refused by the unit, which has no room for its memory, and runs with the drop-in.
+fn with_a_policy(vm: &mut Vm) -> Result<()> {
+    const FOLDER: &str = "/etc/systemd/system/scheduler.service.d";
+    fs::write(CONFIG_DEFAULT, "policy = \"vruntime\"\n")?;
+    ensure!(
+        systemctl(vm, &["start", "scheduler.service"]).is_err(),
+        "it locks memory without room"
+    );
+    fs::create_dir_all(FOLDER)?;
+    fs::write(format!("{FOLDER}/policy.conf"), OF_POLICY)?;
+    systemctl(vm, &["daemon-reload"])?;
+    systemctl(vm, &["start", "scheduler.service"])?;
+    wait_until_active(vm)?;
+    let status = fs::read_to_string(format!("/proc/{}/status", process_of(SCHEDULER)?))?;
+    ensure!(status.contains("CapEff:\t000000c000000000"), "more capabilities:\n{status}");
+    let locked = status.lines().find(|line| line.starts_with("VmLck:")).unwrap_or_default();
+    ensure!(
+        !locked.ends_with("\t       0 kB") && !locked.is_empty(),
+        "nothing is locked: {locked}"
+    );
+    let load = hog().start()?;
+    thread::sleep(Duration::from_secs(1));
+    ensure!(!load.cpu_time()?.is_zero(), "nothing runs");
+    vm.say(format!("a policy in user space: {locked}"));
+    systemctl(vm, &["stop", "scheduler.service"])?;
+    Ok(())
 }
 
 /// Started by a real systemd with all of the unit's restrictions, started again after it was killed, stopped.
@@ -114,5 +143,5 @@ fn under_systemd(vm: &mut Vm) -> Result<()> {
     ensure!(vm.state()? == "disabled", "still attached after the stop");
     let end = shown(vm)?;
     ensure!(end["ActiveState"] == "inactive" && end["Result"] == "success", "{end:?}");
-    Ok(())
+    with_a_policy(vm)
 }

@@ -73,21 +73,50 @@ impl Look {
 /// Draws the display, and tells it how much fits.
 pub fn draw(app: &mut App, frame: &mut Frame<'_>) {
     let look = Look { colours: app.colours };
-    let notice = notice(app);
-    let rows = [1, 1, notice.is_some().into(), 0, 1].map(|rows| match rows {
-        0 => Constraint::Length(0),
-        rows => Constraint::Length(rows),
-    });
-    let mut rows = rows.to_vec();
-    rows[3] = Constraint::Fill(1);
-    let areas = Layout::vertical(rows).split(frame.area());
-    put(frame, areas[0], vec![tabs(app, look)]);
-    put(frame, areas[1], vec![summary(app)]);
-    if let Some(notice) = notice {
-        put(frame, areas[2], vec![Line::styled(notice, look.warning())]);
+    let width = frame.area().width;
+    let notice = notice(app).map_or_else(Vec::new, |text| wrapped(&text, "", width));
+    let [head, told, below, rest, foot] = Layout::vertical([
+        Constraint::Length(1),
+        Constraint::Length(1),
+        Constraint::Length(notice.len() as u16),
+        Constraint::Fill(1),
+        Constraint::Length(1),
+    ])
+    .areas(frame.area());
+    put(frame, head, vec![tabs(app, look)]);
+    put(frame, told, vec![summary(app, width)]);
+    put(frame, below, notice.into_iter().map(|line| Line::styled(line, look.warning())).collect());
+    body(app, look, frame, rest);
+    put(frame, foot, vec![footer(app, width)]);
+}
+
+/// A text in lines of this width, broken between words; those after the first begin with `indent`.
+fn wrapped(text: &str, indent: &str, width: u16) -> Vec<String> {
+    let (mut lines, mut line) = (Vec::new(), String::new());
+    for word in text.split_inclusive(' ') {
+        let longer = format!("{line}{word}");
+        let fits = Span::raw(longer.trim_end()).width() <= usize::from(width);
+        if fits || line.trim().is_empty() {
+            line = longer;
+        } else {
+            lines.push(std::mem::replace(&mut line, format!("{indent}{word}")));
+        }
     }
-    body(app, look, frame, areas[3]);
-    put(frame, areas[4], vec![footer(app)]);
+    lines.push(line);
+    lines
+}
+
+/// As many of these, from the first on, as fit between blanks into a line of this width.
+fn fitting(parts: &[String], width: u16) -> Line<'static> {
+    let mut text = String::new();
+    for part in parts {
+        let longer = if text.is_empty() { part.clone() } else { format!("{text}  {part}") };
+        if !text.is_empty() && Span::raw(&longer).width() > usize::from(width) {
+            break;
+        }
+        text = longer;
+    }
+    Line::from(text)
 }
 
 fn put(frame: &mut Frame<'_>, area: Rect, lines: Vec<Line<'_>>) {
@@ -107,24 +136,22 @@ fn tabs(app: &App, look: Look) -> Line<'static> {
     Line::from(spans)
 }
 
-fn summary(app: &App) -> Line<'static> {
+fn summary(app: &App, width: u16) -> Line<'static> {
     let Some(frame) = &app.frame else { return Line::from("waiting for the first interval") };
     let interval = &frame.interval;
     let total = &interval.total;
-    let mut text = format!(
-        "{}  {} CPUs  busy {:.1}%  runnable {}  waiting {}",
+    let latency = &total.wakeup_latency;
+    let mut parts = vec![
         clock(interval.time),
-        interval.cpus.len(),
-        total.activity.busy_percent,
-        total.runnable,
-        total.queue_depth,
-    );
-    if total.wakeup_latency.count > 0 {
-        text += &format!("  wakeup p99 {}", time(total.wakeup_latency.p99_us));
-    }
-    // The least interesting of them: a narrow terminal cuts it.
-    text += &format!("  switches/s {:.0}", total.activity.switches_per_s);
-    Line::from(text)
+        format!("{} CPUs", interval.cpus.len()),
+        format!("busy {:.1}%", total.activity.busy_percent),
+        format!("runnable {}", total.runnable),
+        format!("waiting {}", total.queue_depth),
+    ];
+    parts.extend((latency.count > 0).then(|| format!("wakeup p99 {}", time(latency.p99_us))));
+    // The least interesting of them: a narrow terminal has no room for it.
+    parts.push(format!("switches/s {:.0}", total.activity.switches_per_s));
+    fitting(&parts, width)
 }
 
 /// What people must know before they believe the figures.
@@ -138,14 +165,16 @@ fn notice(app: &App) -> Option<String> {
     }
 }
 
-fn footer(app: &App) -> Line<'static> {
-    if app.editing {
-        return Line::from(format!("filter: {}_  {KEYS_OF_FILTER}", app.filter));
+fn footer(app: &App, width: u16) -> Line<'static> {
+    let mut parts = match (app.editing, app.filter.is_empty()) {
+        (true, _) => vec![format!("filter: {}_", app.filter), KEYS_OF_FILTER.to_owned()],
+        (false, true) => Vec::new(),
+        (false, false) => vec![format!("filter: {} (Esc drops it)", app.filter)],
+    };
+    if !app.editing {
+        parts.extend(KEYS.split("  ").map(str::to_owned));
     }
-    if app.filter.is_empty() {
-        return Line::from(KEYS);
-    }
-    Line::from(format!("filter: {} (Esc drops it)  {KEYS}", app.filter))
+    fitting(&parts, width)
 }
 
 /// The lines of the page from the position on; of tasks, those around the selected one.
@@ -166,15 +195,19 @@ fn body(app: &mut App, look: Look, frame: &mut Frame<'_>, area: Rect) {
         View::Cpus => cpus::lines(app, look, area.width),
         View::Latency => latency::lines(app, look, area.width),
         View::Rules => rules::lines(app, look),
-        View::Events | View::Tasks => events(app),
+        View::Events | View::Tasks => events(app, area.width),
     };
     app.settle(lines.len(), page);
     put(frame, area, lines.into_iter().skip(app.at).take(page).collect());
 }
 
-fn events(app: &App) -> Vec<Line<'static>> {
-    let line = |time: f64, text: &str| Line::from(format!("{}  {text}", clock(time)));
-    app.newest_events().map(|event| line(event.time, &event.text)).collect()
+fn events(app: &App, width: u16) -> Vec<Line<'static>> {
+    let lines = |time: f64, text: &str| {
+        let clock = format!("{}  ", clock(time));
+        wrapped(&format!("{clock}{text}"), &" ".repeat(clock.len()), width)
+    };
+    let lines = app.newest_events().flat_map(|event| lines(event.time, &event.text));
+    lines.map(Line::from).collect()
 }
 
 /// A time of day, universal time.

@@ -194,7 +194,47 @@ fn without_a_scheduler_it_says_so() {
     assert!(lines[2].starts_with("No scheduler answers"), "{}", lines[2]);
     assert!(lines[2].contains("other_1.0"), "{}", lines[2]);
     press(&mut app, "4");
-    assert!(screen(&mut app, 80, 24)[3].contains("no scheduler answers; sched_ext is enabled"));
+    let lines = screen(&mut app, 80, 24);
+    let told = |line: &String| line.contains("no scheduler answers; sched_ext is enabled");
+    assert!(lines.iter().any(told), "{}", lines.join("\n"));
+}
+
+/// Nothing is cut at 80 columns: what is longer goes on in the next line, or is left out as a whole.
+#[test]
+fn words_are_whole() {
+    let why = "asking the scheduler at /var/run/scx/root/stats: No such file or directory";
+    let state = format!("sched_ext is enabled: {}_end", "a".repeat(40));
+    let mut app = app(512);
+    let mut frame = app.frame.clone().expect("a frame");
+    let total = &mut frame.interval.total;
+    (total.runnable, total.queue_depth, total.activity.switches_per_s) =
+        (100_000, 99_488, 12_345_678.0);
+    app.take(frame.clone());
+    let summary = screen(&mut app, 80, 24)[1].clone();
+    assert!(summary.contains("waiting 99488"), "{summary}");
+    assert!(!summary.contains("switches/s") || summary.ends_with("12345678"), "{summary}");
+    frame.origin = Origin::Kernel { why: why.to_owned(), state };
+    app.take(frame);
+    for (keys, page) in
+        [("1", "node 0"), ("2", "pid  cpu"), ("3", "intervals"), ("4", "no scheduler")]
+    {
+        press(&mut app, keys);
+        let lines = screen(&mut app, 80, 24);
+        let all = lines.join(" ");
+        assert!(
+            all.contains("_end (asking") && all.contains("or directory)"),
+            "{}",
+            lines.join("\n")
+        );
+        assert!(all.contains(page), "{}", lines.join("\n"));
+    }
+    let event = screen(&mut app, 80, 24).join("\n");
+    assert!(event.matches("_end").count() == 2, "{event}");
+    press(&mut app, "2/a name that takes room");
+    assert!(screen(&mut app, 80, 24)[23].ends_with("Enter keep  Esc drop"));
+    press(&mut app, "\n");
+    let foot = screen(&mut app, 80, 24)[23].clone();
+    assert!(foot.ends_with("1-4 views") && foot.contains("(Esc drops it)  q quit"), "{foot}");
 }
 
 #[test]
