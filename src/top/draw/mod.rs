@@ -194,7 +194,7 @@ fn body(app: &mut App, look: Look, frame: &mut Frame<'_>, area: Rect) {
     let lines = match app.view {
         View::Cpus => cpus::lines(app, look, area.width),
         View::Latency => latency::lines(app, look, area.width),
-        View::Rules => rules::lines(app, look),
+        View::Rules => rules::lines(app, look, area.width),
         View::Events | View::Tasks => events(app, area.width),
     };
     app.settle(lines.len(), page);
