@@ -215,9 +215,13 @@ fn words_are_whole() {
     assert!(!summary.contains("switches/s") || summary.ends_with("12345678"), "{summary}");
     frame.origin = Origin::Kernel { why: why.to_owned(), state };
     app.take(frame);
-    for (keys, page) in
-        [("1", "node 0"), ("2", "pid  cpu"), ("3", "intervals"), ("4", "no scheduler")]
-    {
+    for (keys, page) in [
+        ("1", "node 0"),
+        ("2", "pid  cpu"),
+        ("3", "intervals"),
+        ("5", "period_ms = 100"),
+        ("4", "no scheduler"),
+    ] {
         press(&mut app, keys);
         let lines = screen(&mut app, 80, 24);
         let all = lines.join(" ");
@@ -234,7 +238,7 @@ fn words_are_whole() {
     assert!(screen(&mut app, 80, 24)[23].ends_with("Enter keep  Esc drop"));
     press(&mut app, "\n");
     let foot = screen(&mut app, 80, 24)[23].clone();
-    assert!(foot.ends_with("1-4 views") && foot.contains("(Esc drops it)  q quit"), "{foot}");
+    assert!(foot.ends_with("1-5 views") && foot.contains("(Esc drops it)  q quit"), "{foot}");
 }
 
 #[test]
