@@ -1,5 +1,7 @@
 //! The simulator: the kernel's half on virtual CPUs, judged by its oracles.
 
+#[path = "simulate/cpusets.rs"]
+mod cpusets;
 mod crates;
 #[path = "simulate/finer.rs"]
 mod finer;

@@ -74,7 +74,8 @@ void BPF_STRUCT_OPS_SLEEPABLE(sched_cpu_offline, s32 cpu)
 	if (relayed) {
 		empty_into_global(OFFERED_DSQ, cpu, false);
 		empty_into_global(ANY_DSQ, cpu, false);
-		empty_into_global(decided_dsq(cpu), cpu, true);
+		/* The others of its own queue are for the timer: see retake_overdue(). */
+		empty_into_global(decided_dsq(cpu), cpu, false);
 	}
 	empty_into_global(cpu_dsq(cpu), cpu, true);
 	empty_into_global(llc, cpu, false);

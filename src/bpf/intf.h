@@ -29,8 +29,8 @@ enum limits {
 	/* 2 sockets of 16 core complexes make 32; twice that again for safety. */
 	MAX_LLCS = 128,
 	MAX_NODES = 64,
-	/* Of an LLC, a power of two: one for two CPUs of 16. Cpusets are rarely smaller. */
-	LLC_PARTS = 8,
+	/* Of an LLC, a power of two, and bits of a word: one for each CPU of most. */
+	LLC_PARTS = 32,
 	TASK_COMM_CHARS = 16,
 };
 

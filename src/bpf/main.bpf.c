@@ -22,6 +22,7 @@ UEI_DEFINE(uei);
 #include "place.h"
 #include "vtime.h"
 #include "queue.h"
+#include "rescue.h"
 #include "relay.h"
 #include "follow.h"
 #include "serve.h"
@@ -214,6 +215,8 @@ static __always_inline void choose_target(struct task_struct *p, s32 cpu, struct
 	}
 	to->by_deadline = true;
 	to->due_vns = tctx->deadline_vns;
+	/* The current task passes for movable, though nobody told of more CPUs than this yet. */
+	bound = bound || tctx->affinity == AFF_ONE;
 	tctx->placed = bound ? PLACED_BOUND : PLACED_QUEUED;
 	if (bound) {
 		to->dsq = cpu_dsq(cpu);
@@ -360,8 +363,8 @@ void BPF_STRUCT_OPS(sched_running, struct task_struct *p)
 		tctx->rescued = false;
 	} else if (tctx->affinity == AFF_WHOLE) {
 		drive_clock(&lctx->clock, tctx->vruntime_vns, now, tctx->weight);
-		catch_up(&cctx->side, lctx, vtime_min(tctx->vruntime_vns, lctx->clock.now_vns),
-			 now);
+		catch_up(&cctx->side, lctx->clock.now_vns,
+			 vtime_min(tctx->vruntime_vns, lctx->clock.now_vns), now);
 	} else if (tctx->affinity == AFF_ONE) {
 		drive_side(&cctx->side, lctx, tctx, now);
 	} else {
@@ -427,7 +430,7 @@ void BPF_STRUCT_OPS(sched_tick, struct task_struct *p)
 	if (relayed)
 		note_progress(lctx, cctx, now);
 	if (nr_llcs > 1 && (!relayed || relay.late_at))
-		balance(cctx, llc, now);
+		balance(cctx, cpu, llc, now);
 	due_vns = running_due(cctx->deadline_vns, cctx->vruntime_vns, now - cctx->running_at,
 			      cctx->weight);
 	w.nr_llc = nr_in(llc);
@@ -466,11 +469,9 @@ bool BPF_STRUCT_OPS(sched_yield, struct task_struct *from, struct task_struct *t
 
 /*
  * A CPU went idle. What was queued while it was on its way there, seen by nobody as
- * idle yet, it fetches itself: what was announced since dispatch found nothing, and
- * since the kernel puts a task into its queue only after ops.enqueue has returned,
- * QUEUEING_NS before that, which is longer than a callback takes.
+ * idle yet, it fetches itself: what was announced since dispatch found nothing, or
+ * QUEUEING_NS before that.
  */
-#define QUEUEING_NS 20000ULL
 
 void BPF_STRUCT_OPS(sched_update_idle, s32 cpu, bool idle)
 {

@@ -106,7 +106,7 @@ static __always_inline void keep(struct task_struct *p, struct task_ctx *tctx, s
 
 		if (side && lctx) {
 			drive_clock(&side->clock, tctx->vruntime_vns, now, tctx->weight);
-			part_clocks(side, lctx);
+			part_clocks(side, lctx->clock.now_vns);
 		}
 	}
 	count(CNT_KEPT);
@@ -164,89 +164,6 @@ static __always_inline bool steal_nearest(u32 llc)
  * more often: each look is a search in the kernel's table of queues.
  */
 #define LOOK_GAP_NS (1000ULL * 1000)
-
-/*
- * By its weight a SCHED_IDLE task beside fifty others is due once in a quarter of
- * a minute, and the kernel ejects a scheduler that leaves a task waiting for that
- * long. So whoever has waited for WAIT_MAX_NS goes first, the longest waiter before
- * the others, weight or not: a tick in five seconds is 0.08 % of a CPU at 250 Hz.
- */
-#define WAIT_MAX_NS (5ULL * 1000 * 1000 * 1000)
-
-/*
- * Sooner for an RCU reader: the whole machine waits for it, and it may need many slices.
- * khugepaged, nice 19, copies 2 MiB under RCU, twenty ticks of a slow machine; a tick in
- * five seconds made a stall of 21 s of that (seen in a guest). A tick in 250 ms is 1.6 % of
- * a CPU, and with RESCUE_GAP_NS all readers of a queue together get no more than one in 20.
- */
-#define READER_WAIT_MAX_NS (250ULL * 1000 * 1000)
-#define RESCUE_GAP_NS (20ULL * 1000 * 1000)
-#define RESCUE_MAX 512
-
-static __always_inline u64 wait_max_ns(const struct task_struct *p)
-{
-	return is_rcu_reader(p) ? READER_WAIT_MAX_NS : WAIT_MAX_NS;
-}
-
-/*
- * Looks through queue `from` for the task that has waited longest beyond what it may, and
- * puts it in front of everything, in queue `to` (a task cannot be moved within one). Both
- * are served by this CPU. From either end by turns: at the back are those with the latest
- * deadlines, but also those who were rescued just now. bpf_for counts the steps, and the
- * function has linkage, so that the verifier need not follow every count.
- */
-__attribute__((noinline)) int rescue(u64 from, u64 to, s32 cpu, u64 first_vns, u64 now)
-{
-	s64 most_ns = 0;
-	struct bpf_iter_scx_dsq it;
-	struct task_struct *p;
-	struct task_ctx *tctx;
-	/* As good as a coin: looks are at ticks, milliseconds apart. */
-	u64 end = (now >> 16) % 2 ? SCX_DSQ_ITER_REV : 0;
-	int moved = 0, i;
-	s32 pid = 0;
-
-	if (!bpf_iter_scx_dsq_new(&it, from, end)) {
-		bpf_for(i, 0, RESCUE_MAX) {
-			s64 over_ns;
-
-			p = bpf_iter_scx_dsq_next(&it);
-			if (!p)
-				break;
-			tctx = task_ctx_of(p);
-			if (!tctx || !tctx->queued_at || !may_run(p, cpu))
-				continue;
-			over_ns = now - tctx->queued_at - wait_max_ns(p);
-			if (over_ns > most_ns) {
-				most_ns = over_ns;
-				pid = p->pid;
-			}
-		}
-	}
-	bpf_iter_scx_dsq_destroy(&it);
-	if (!pid)
-		return 0;
-
-	if (!bpf_iter_scx_dsq_new(&it, from, end)) {
-		bpf_for(i, 0, RESCUE_MAX) {
-			p = bpf_iter_scx_dsq_next(&it);
-			if (!p)
-				break;
-			if (p->pid != pid)
-				continue;
-			tctx = task_ctx_of(p);
-			if (tctx)
-				tctx->rescued = true;
-			scx_bpf_dsq_move_set_vtime(&it, first_vns);
-			moved = scx_bpf_dsq_move_vtime(&it, p, to, 0);
-			break;
-		}
-	}
-	bpf_iter_scx_dsq_destroy(&it);
-	if (moved)
-		count(CNT_RESCUES);
-	return moved;
-}
 
 /* Of those that wait, how many a tick tries to find an idle CPU for. */
 #define WAKES_MAX 8
@@ -372,6 +289,12 @@ static __always_inline bool all_later(const struct waiting *w, u64 due_vns)
 	       !gives_way(&w->cpu, due_vns);
 }
 
+/*
+ * The kernel puts a task into its queue only after ops.enqueue, which announces it, has
+ * returned: longer than a callback takes.
+ */
+#define QUEUEING_NS 20000ULL
+
 #define NO_DSQ (~0ULL)
 #define ANY_PART (NO_DSQ - 1)
 
@@ -428,10 +351,13 @@ static __always_inline bool take_next(struct cpu_ctx *cctx, const struct waiting
 static __always_inline bool take_at_once(struct cpu_ctx *cctx, struct llc_ctx *lctx, u32 llc,
 					 s32 cpu, u64 now)
 {
+	/* What was announced just before the look may have been inserted after it. */
+	u64 seen_at = cctx->looked_at - QUEUEING_NS;
+
 	if (cctx->pinned)
-		return cctx->alone && vtime_before(lctx->queued_at, cctx->looked_at) &&
+		return cctx->alone && vtime_before(lctx->queued_at, seen_at) &&
 		       scx_bpf_dsq_move_to_local(cpu_dsq(cpu), 0);
-	if (cctx->parts_wait || (cctx->parts && !vtime_before(lctx->part_at, cctx->looked_at)))
+	if (cctx->parts_wait || (cctx->parts && !vtime_before(lctx->part_at, seen_at)))
 		return false;
 	if (!scx_bpf_dsq_move_to_local(llc, 0) && !steal_nearest(llc) &&
 	    !(cctx->pinned && scx_bpf_dsq_move_to_local(cpu_dsq(cpu), 0)))
@@ -439,75 +365,40 @@ static __always_inline bool take_at_once(struct cpu_ctx *cctx, struct llc_ctx *l
 	return true;
 }
 
-/* As rescue(), in one of the parts that the CPU serves. With linkage: the verifier walks it once.
+/*
+ * Who is first of another LLC's confined tasks that the CPU may run, by the clock of that LLC.
+ * With linkage: the verifier walks it once.
  */
-__attribute__((noinline)) int rescue_confined(u32 llc, s32 cpu, u64 first_vns, u64 now)
+__attribute__((noinline)) int look_at_confined(u32 llc, s32 cpu, struct head *h)
 {
-	struct cpu_ctx *cctx = cpu_ctx_of(cpu);
+	struct llc_ctx *lctx = llc_ctx_of(llc);
 	u32 i;
 
-	if (!cctx)
+	if (!h || !lctx)
 		return 0;
+
 	bpf_for(i, 0, LLC_PARTS) {
 		u32 part = llc * LLC_PARTS + i;
 		struct part_ctx *pctx = part_ctx_of(part);
+		struct head one = {};
 
-		if (!pctx || !(cctx->parts & (1U << i)) || now - pctx->rescued_at <= RESCUE_GAP_NS)
+		if (!pctx || !(lctx->parts & (1U << i)) || !nr_in(part_dsq(part)))
 			continue;
-		pctx->rescued_at = now;
-		return rescue(part_dsq(part), cpu_dsq(cpu), cpu, first_vns, now);
+		look_at(part_dsq(part), cpu, &one);
+		one.deadline_vns -= pctx->side.ahead_vns;
+		if (one.waits && (!h->waits || vtime_before(one.deadline_vns, h->deadline_vns)))
+			*h = one;
 	}
 	return 0;
 }
 
-/* The same in the CPU's own queue, whose tasks nobody else may run: to that of a part. */
-static __always_inline void rescue_bound(struct waiting *w, struct cpu_ctx *cctx, s32 cpu, u32 llc,
-					 u64 first_vns, u64 now)
-{
-	u32 key = cpu, part;
-	struct cpu_topo *t = bpf_map_lookup_elem(&topo, &key);
-
-	if (!t)
-		return;
-	part = llc * LLC_PARTS + t->part % LLC_PARTS;
-	if (!rescue(cpu_dsq(cpu), part_dsq(part), cpu, first_vns, now))
-		return;
-	announce_confined(part, now);
-	set_part(&cctx->parts, part);
-	w->nr_part++;
-	w->part.waits = true;
-	w->part.dsq = part_dsq(part);
-	w->part.deadline_vns = first_vns;
-}
-
-/* Finds who has waited too long, in one queue each time. True: it is first in the CPU's own. */
-static __always_inline bool rescue_one(struct waiting *w, struct cpu_ctx *cctx,
-				       struct llc_ctx *lctx, s32 cpu, u32 llc, u64 now)
-{
-	u64 first_vns = lctx->clock.now_vns - FIRST_VNS;
-	int moved = 0;
-
-	if (w->nr_llc && now - lctx->rescued_at > RESCUE_GAP_NS) {
-		lctx->rescued_at = now;
-		moved = rescue(llc, cpu_dsq(cpu), cpu, first_vns, now);
-	} else if (w->nr_cpu && now - cctx->rescued_at > RESCUE_GAP_NS) {
-		cctx->rescued_at = now;
-		rescue_bound(w, cctx, cpu, llc, first_vns, now);
-	} else if (w->nr_part) {
-		moved = rescue_confined(llc, cpu, first_vns, now);
-	}
-	if (!moved)
-		return false;
-	cctx->pinned = true;
-	w->nr_cpu++;
-	return true;
-}
-
 /*
- * Another LLC with more tasks waiting for each of its CPUs, to take the next one
- * from: one LLC is looked at each tick.
+ * Another LLC with more tasks waiting for each of its CPUs, to take the next one from: one
+ * LLC is looked at each tick. Whoever is first there goes in front of who runs here only if
+ * it is due earlier, each by the clock of its LLC: a light task would be taken to and fro,
+ * and run each time.
  */
-static __always_inline void balance(struct cpu_ctx *cctx, u32 llc, u64 now)
+static __always_inline void balance(struct cpu_ctx *cctx, s32 cpu, u32 llc, u64 now)
 {
 	/* Two ticks at 100 Hz: often enough to share unequal LLCs, rare beside slices. */
 	const u64 gap_ns = 20 * 1000 * 1000;
@@ -515,6 +406,8 @@ static __always_inline void balance(struct cpu_ctx *cctx, u32 llc, u64 now)
 	struct llc_ctx *mine = llc_ctx_of(llc), *theirs;
 	s64 nr_mine, nr_theirs;
 	u32 turn, other;
+	u64 due_vns;
+	struct head h;
 
 	if (!lt || !mine || !lt->nr_nearest || now - cctx->balanced_at < gap_ns)
 		return;
@@ -525,8 +418,17 @@ static __always_inline void balance(struct cpu_ctx *cctx, u32 llc, u64 now)
 		return;
 	nr_mine = nr_in_llc(llc);
 	nr_theirs = nr_in_llc(other);
-	if (nr_theirs * mine->nr_cpus > nr_mine * theirs->nr_cpus)
-		cctx->steal_from = other + 1;
+	if (nr_theirs * mine->nr_cpus <= nr_mine * theirs->nr_cpus)
+		return;
+	h = head_of(other, cpu);
+	if (!h.waits && theirs->parts)
+		look_at_confined(other, cpu, &h);
+	due_vns = running_due(cctx->deadline_vns, cctx->vruntime_vns, now - cctx->running_at,
+			      cctx->weight);
+	if (h.waits &&
+	    !vtime_before(h.deadline_vns - theirs->clock.now_vns, due_vns - mine->clock.now_vns))
+		return;
+	cctx->steal_from = other + 1;
 }
 
 #endif /* SCHEDULER_QUEUE_H */

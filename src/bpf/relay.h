@@ -118,7 +118,6 @@ __attribute__((noinline)) bool tell(u32 kind, struct task_struct *p __arg_truste
 				    struct task_ctx *tctx __arg_nonnull, s32 cpu, u64 enq_flags)
 {
 	struct event *e = bpf_ringbuf_reserve(&events, event_bytes, 0);
-	struct vclock *base = clock_by_id(0), *own = clock_by_id(tctx->clock);
 	const void *mask = NULL;
 
 	if (!e)
@@ -132,9 +131,8 @@ __attribute__((noinline)) bool tell(u32 kind, struct task_struct *p __arg_truste
 	e->burst_ns = tctx->burst_ns;
 	e->nvcsw = p->nvcsw;
 	e->nivcsw = p->nivcsw;
-	e->vruntime_vns = tctx->vruntime_vns;
-	if (base && own)
-		e->vruntime_vns += base->now_vns - own->now_vns;
+	/* By one clock, whichever it goes by. */
+	e->vruntime_vns = carry_lag(tctx->vruntime_vns, clock_now(tctx), shown_by(0));
 	e->pid = p->pid;
 	e->tgid = p->tgid;
 	e->cpu = cpu;

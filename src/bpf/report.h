@@ -55,26 +55,43 @@ int snapshot(void *ctx)
 	return 0;
 }
 
+/*
+ * The CPUs of an LLC that are online, counted. One that was not there when tasks joined a part
+ * may be for these, too: each serves the parts that any other does.
+ */
+__attribute__((noinline)) int refresh_llc(u32 llc)
+{
+	struct llc_ctx *lctx = llc_ctx_of(llc);
+	u32 nr_cpus = 0, parts = 0;
+	struct cpu_ctx *cctx;
+	s32 cpu;
+
+	if (!lctx)
+		return 0;
+	bpf_for(cpu, 0, nr_cpu_ids) {
+		cctx = cpu_ctx_of(cpu);
+		if (!cctx || llc_of(cpu) != llc)
+			continue;
+		nr_cpus += cctx->online ? 1 : 0;
+		parts |= cctx->parts;
+	}
+	lctx->nr_cpus = nr_cpus;
+	bpf_for(cpu, 0, nr_cpu_ids) {
+		cctx = cpu_ctx_of(cpu);
+		if (cctx && llc_of(cpu) == llc)
+			__sync_fetch_and_or(&cctx->parts, parts);
+	}
+	return 0;
+}
+
 /* Takes over a topology that user space has written into `topo`. */
 SEC("syscall")
 int refresh_topology(void *ctx)
 {
 	u32 llc;
 
-	bpf_for(llc, 0, nr_llcs) {
-		struct llc_ctx *lctx = llc_ctx_of(llc);
-		u32 nr_cpus = 0;
-		s32 cpu;
-
-		bpf_for(cpu, 0, nr_cpu_ids) {
-			struct cpu_ctx *cctx = cpu_ctx_of(cpu);
-
-			if (cctx && cctx->online && llc_of(cpu) == llc)
-				nr_cpus++;
-		}
-		if (lctx)
-			lctx->nr_cpus = nr_cpus;
-	}
+	bpf_for(llc, 0, nr_llcs)
+		refresh_llc(llc);
 	return rebuild_masks();
 }
 

@@ -128,9 +128,9 @@ static __always_inline u64 ahead_of_llc(const struct task_ctx *tctx)
  * starts moves the other. Where one gets ahead by more than lags can be, tasks had it to
  * themselves, and nobody is to wait until the other gets there.
  */
-static __always_inline void part_clocks(struct side_clock *side, const struct llc_ctx *lctx)
+static __always_inline void part_clocks(struct side_clock *side, u64 clock_vns)
 {
-	s64 apart_vns = side->clock.now_vns - side->ahead_vns - lctx->clock.now_vns;
+	s64 apart_vns = side->clock.now_vns - side->ahead_vns - clock_vns;
 	s64 most_vns = knobs.lag_runnable_ns;
 
 	if (apart_vns > most_vns)
@@ -140,38 +140,59 @@ static __always_inline void part_clocks(struct side_clock *side, const struct ll
 }
 
 /*
- * The clock of a CPU that serves others is where theirs is: it may have stayed behind with
- * tasks of its own that are gone. What it drifted for longer than that is no debt of those
- * who wait.
+ * The clock of a CPU that serves others is where theirs is, `here_vns` by the LLC's clock, which
+ * shows `clock_vns`: it may have stayed behind with tasks of its own that are gone. What it
+ * drifted for longer than that is no debt of those who wait. With linkage: the verifier walks
+ * it once.
  */
-static __always_inline void catch_up(struct side_clock *side, const struct llc_ctx *lctx,
-				     u64 llc_vns, u64 now)
+__attribute__((noinline)) int catch_up(struct side_clock *side __arg_nonnull, u64 clock_vns,
+				       u64 here_vns, u64 now)
 {
 	u64 to_vns;
 
-	part_clocks(side, lctx);
-	to_vns = llc_vns + side->ahead_vns;
+	part_clocks(side, clock_vns);
+	to_vns = vtime_min(here_vns, clock_vns) + side->ahead_vns;
 	if ((s64)(to_vns - side->clock.now_vns) < (s64)CLOCK_STEP_VNS)
-		return;
+		return 0;
 	side->clock.now_vns = to_vns;
 	side->clock.set_at = now;
+	return 0;
 }
 
 /*
- * A part whose tasks all slept is where its CPU serves: what that gave to others meanwhile
- * is not owed to them.
+ * A clock by which nobody waits stood still while others were served: that is not owed to
+ * whoever comes, and it is to a task that waited there alone and leaves. So it is where the
+ * LLC's is, or that of the CPU that serves the part. While some wait it is owed to them.
  */
-__attribute__((noinline)) int catch_up_part(u32 id, s32 cpu, u64 now)
+__attribute__((noinline)) int catch_up_empty(u32 id, s32 cpu, u64 now)
 {
-	struct side_clock *side = side_by_id(id);
-	struct llc_ctx *lctx = llc_ctx_of(llc_of(cpu));
-	struct cpu_ctx *cctx = cpu_ctx_of(cpu);
+	struct part_ctx *part = NULL;
+	struct side_clock *side;
+	struct cpu_ctx *cctx;
+	struct llc_ctx *lctx;
 	u64 here_vns;
+	u32 llc;
 
-	if (!side || !lctx || !cctx)
+	if (id < CPU_DSQ_BASE || nr_in(id))
 		return 0;
-	here_vns = cctx->side.clock.now_vns - cctx->side.ahead_vns;
-	catch_up(side, lctx, vtime_min(here_vns, lctx->clock.now_vns), now);
+	if (id < PART_DSQ_BASE)
+		cpu = id - CPU_DSQ_BASE;
+	else
+		part = part_ctx_of(id - PART_DSQ_BASE);
+	llc = llc_of(cpu);
+	lctx = llc_ctx_of(llc);
+	cctx = cpu_ctx_of(cpu);
+	if (!lctx || !cctx)
+		return 0;
+	here_vns = lctx->clock.now_vns;
+	side = &cctx->side;
+	if (part) {
+		if ((id - PART_DSQ_BASE) / LLC_PARTS != llc)
+			return 0;
+		here_vns = side->clock.now_vns - side->ahead_vns;
+		side = &part->side;
+	}
+	catch_up(side, lctx->clock.now_vns, here_vns, now);
 	return 0;
 }
 
@@ -183,15 +204,18 @@ __attribute__((noinline)) int settle(struct task_struct *p __arg_trusted,
 				     struct task_ctx *tctx __arg_nonnull, s32 cpu)
 {
 	u32 id = clock_id_of(p, tctx, cpu);
-	u64 from_vns, to_vns;
+	u64 from_vns, to_vns, now;
 
 	if (tctx->clock == id)
 		return 0;
+	now = scx_bpf_now();
+	catch_up_empty(id, cpu, now);
 	to_vns = shown_by(id);
 	if (tctx->clock == ABSENT) {
 		tctx->vruntime_vns = to_vns;
 		tctx->deadline_vns = to_vns;
 	} else {
+		catch_up_empty(tctx->clock, cpu, now);
 		from_vns = shown_by(tctx->clock);
 		tctx->vruntime_vns = carry_lag(tctx->vruntime_vns, from_vns, to_vns);
 		tctx->deadline_vns = carry_lag(tctx->deadline_vns, from_vns, to_vns);
@@ -271,7 +295,7 @@ static __always_inline void wake_contended(struct task_struct *p, struct task_ct
 
 	settle(p, tctx, cpu);
 	if (tctx->affinity == AFF_PART)
-		catch_up_part(tctx->clock, cpu, now);
+		catch_up_empty(tctx->clock, cpu, now);
 	if (fresh)
 		tctx->vruntime_vns = charge(clock_now(tctx), knobs.slice_min_ns, tctx->weight);
 	else
@@ -287,9 +311,9 @@ __attribute__((noinline)) int catch_up_alone(u32 id, s32 cpu, u64 now)
 	struct cpu_ctx *cctx = cpu_ctx_of(cpu);
 
 	if (lctx && cctx)
-		catch_up(&cctx->side, lctx, lctx->clock.now_vns, now);
+		catch_up(&cctx->side, lctx->clock.now_vns, lctx->clock.now_vns, now);
 	if (id >= PART_DSQ_BASE)
-		catch_up_part(id, cpu, now);
+		catch_up_empty(id, cpu, now);
 	return 0;
 }
 
@@ -339,7 +363,7 @@ static __always_inline void drive_side(struct side_clock *side, struct llc_ctx *
 {
 	drive_clock(&side->clock, tctx->vruntime_vns, now, tctx->weight);
 	push_clock(lctx, tctx->vruntime_vns - side->ahead_vns, now);
-	part_clocks(side, lctx);
+	part_clocks(side, lctx->clock.now_vns);
 }
 
 /* The same for a confined task. Those that are bound to its CPU see whom that serves instead. */
@@ -355,7 +379,7 @@ __attribute__((noinline)) int drive_part(const struct task_ctx *tctx __arg_nonnu
 		return 0;
 	drive_side(side, lctx, tctx, now);
 	here_vns = tctx->vruntime_vns - side->ahead_vns;
-	catch_up(&cctx->side, lctx, vtime_min(here_vns, lctx->clock.now_vns), now);
+	catch_up(&cctx->side, lctx->clock.now_vns, here_vns, now);
 	return 0;
 }
 

@@ -160,7 +160,7 @@ fn hotplug_of_all_a_task_has(vm: &mut Vm) -> Result<()> {
 }
 
 /// By weight alone, each of these three would wait for minutes beside the hogs: after at most five seconds
-/// (`WAIT_MAX_NS` in queue.h) it is their turn, whichever queue they wait in.
+/// (`WAIT_MAX_NS` in rescue.h) it is their turn, whichever queue they wait in.
 fn least_weights_go_on(vm: &mut Vm) -> Result<()> {
     const LIMIT: Duration = Duration::from_secs(12);
     let mut scheduler = vm.scheduler(&[])?;

@@ -220,7 +220,7 @@ fn every_counter_moves(vm: &mut Vm) -> Result<()> {
         hog().on(&[1]).nice(-20),
         hog().on(&[1]).policy(Policy::Idle),
     ])?;
-    // Longer than WAIT_MAX_NS in queue.h.
+    // Longer than WAIT_MAX_NS in rescue.h.
     thread::sleep(Duration::from_secs(8));
     drop(unequal);
 

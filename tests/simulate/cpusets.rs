@@ -1,0 +1,203 @@
+//! Cases of tasks that are confined to some CPUs, and of LLCs among each other: who is owed what by which clock.
+
+use super::suite::{Case, at_most, micros, permille};
+
+pub const CASES: &[Case] = &[
+    Case {
+        name: "one light task between two LLCs",
+        text: r#"
+            about = "a hog for each CPU and one SCHED_IDLE task that nobody takes in front of them"
+            duration = "20s"
+            topology = "2 llcs x 2 cores"
+            [[group]]
+            name = "hogs"
+            tasks = 4
+            phases = [{ run = "1s" }]
+            [[group]]
+            name = "idle"
+            tasks = 1
+            policy = "idle"
+            phases = [{ run = "1s" }]
+        "#,
+        // Due is 0.7.
+        holds: |stats| at_most("thousandths of the light one", permille(1, stats), 1),
+    },
+    Case {
+        name: "two cpusets side by side",
+        text: r#"
+            about = "a crowded cpuset and one that is not, of cores beside each other"
+            duration = "10s"
+            topology = "8 cores x 2 threads"
+            [[group]]
+            name = "plain"
+            tasks = 4
+            cpus = "0,8"
+            phases = [{ run = "1s" }]
+            [[group]]
+            name = "light"
+            tasks = 4
+            nice = 10
+            cpus = "0,8"
+            phases = [{ run = "1s" }]
+            [[group]]
+            name = "requests"
+            tasks = 1
+            cpus = "0,8"
+            phases = [{ run = "500us" }, { sleep = "20ms" }]
+            [[group]]
+            name = "beside"
+            tasks = 2
+            cpus = "1,9"
+            phases = [{ run = "1s" }]
+        "#,
+        holds: |stats| {
+            at_most("p50 of a wakeup, us", micros(&stats.groups[2].wakeup, 0.5), 100)?;
+            // Due are 9.7 % of what the three have.
+            at_most("thousandths of the light ones", permille(1, stats), 52)
+        },
+    },
+    Case {
+        name: "a cpuset within another",
+        text: r#"
+            about = "tasks of all CPUs but one, and a crowded cpuset of two of those"
+            duration = "10s"
+            topology = "16 cores"
+            [[group]]
+            name = "system"
+            tasks = 8
+            cpus = "0-14"
+            phases = [{ run = "1s" }]
+            [[group]]
+            name = "box"
+            tasks = 8
+            cpus = "0-1"
+            phases = [{ run = "1s" }]
+            [[group]]
+            name = "requests"
+            tasks = 2
+            cpus = "0-1"
+            phases = [{ run = "500us" }, { sleep = "20ms" }]
+        "#,
+        holds: |stats| at_most("p50 of a wakeup, us", micros(&stats.groups[2].wakeup, 0.5), 100),
+    },
+    Case {
+        name: "another cpuset every ten milliseconds",
+        text: r#"
+            about = "a hog that changes its affinity has its share, no less and no more"
+            duration = "20s"
+            topology = "4 cores"
+            [[group]]
+            name = "hogs"
+            tasks = 12
+            phases = [{ run = "1s" }]
+            [[group]]
+            name = "restless"
+            tasks = 1
+            cpus = "0-1"
+            phases = [{ run = "1s" }]
+            [[event]]
+            at = "1ms"
+            every = "30ms"
+            kind = "affinity"
+            group = "restless"
+            cpus = "0-1"
+            [[event]]
+            at = "11ms"
+            every = "30ms"
+            kind = "affinity"
+            group = "restless"
+            cpus = "1-2"
+            [[event]]
+            at = "21ms"
+            every = "30ms"
+            kind = "affinity"
+            group = "restless"
+            cpus = "2-3"
+        "#,
+        // Due are 76.9.
+        holds: |stats| {
+            at_most("thousandths of the restless one", permille(1, stats), 79)?;
+            at_most(
+                "thousandths that it is short of 75",
+                75u64.saturating_sub(permille(1, stats)),
+                0,
+            )
+        },
+    },
+    Case {
+        name: "parts that nobody waits in",
+        text: r#"
+            about = "who waits too long is found, though tasks of other affinities served before were first"
+            duration = "12s"
+            topology = "16 cores"
+            hz = 100
+            [[group]]
+            name = "hogs"
+            tasks = 4
+            cpus = "14-15"
+            phases = [{ run = "1s" }]
+            [[group]]
+            name = "idle"
+            tasks = 2
+            cpus = "14-15"
+            policy = "idle"
+            phases = [{ run = "1s" }]
+            [[group]]
+            name = "first"
+            tasks = 1
+            cpus = "0,14-15"
+            phases = [{ run = "100us" }, { sleep = "1s" }]
+            [[group]]
+            name = "second"
+            tasks = 1
+            cpus = "2,14-15"
+            phases = [{ run = "100us" }, { sleep = "1s" }]
+            [[group]]
+            name = "third"
+            tasks = 1
+            cpus = "4,14-15"
+            phases = [{ run = "100us" }, { sleep = "1s" }]
+            [[group]]
+            name = "fourth"
+            tasks = 1
+            cpus = "6,14-15"
+            phases = [{ run = "100us" }, { sleep = "1s" }]
+            [[group]]
+            name = "fifth"
+            tasks = 1
+            cpus = "8,14-15"
+            phases = [{ run = "100us" }, { sleep = "1s" }]
+            [[group]]
+            name = "sixth"
+            tasks = 1
+            cpus = "10,14-15"
+            phases = [{ run = "100us" }, { sleep = "1s" }]
+            [[group]]
+            name = "seventh"
+            tasks = 1
+            cpus = "12,14-15"
+            phases = [{ run = "100us" }, { sleep = "1s" }]
+        "#,
+        holds: |stats| at_most("longest wait, ms", stats.groups[1].wait.max_ns / 1_000_000, 5_200),
+    },
+    Case {
+        name: "more that wait too long than one CPU can rescue",
+        text: r#"
+            about = "many light tasks behind many hogs: the turn of each comes soon after five seconds"
+            duration = "9s"
+            topology = "16 cores"
+            [[group]]
+            name = "hogs"
+            tasks = 160
+            nice = -10
+            phases = [{ run = "1s" }]
+            [[group]]
+            name = "light"
+            tasks = 320
+            nice = 19
+            phases = [{ run = "1s" }]
+        "#,
+        // 5.4 as it is; one CPU alone would take eleven.
+        holds: |stats| at_most("longest wait, ms", stats.groups[1].wait.max_ns / 1_000_000, 5_800),
+    },
+];
