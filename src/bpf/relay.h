@@ -178,14 +178,16 @@ static __always_inline u64 overdue_ns(u32 nr_waiting, u32 nr_cpus)
 
 /*
  * A clock follows those who start, and a policy may let each CPU run one task for as long as
- * half a turn of the base: what they have run by now is service that the others did not get.
+ * half a turn of the base: what they have run by now beyond a slice of the base's is service
+ * that the others did not get. At the pace of nice 0 at most: a light one is soon far ahead.
  */
 static __always_inline void note_progress(struct llc_ctx *lctx, const struct cpu_ctx *cctx, u64 now)
 {
-	u64 at_vns = charge(cctx->vruntime_vns, elapsed_ns(cctx->running_at, now), cctx->weight);
+	u64 ran_ns = elapsed_ns(cctx->running_at + knobs.slice_max_ns, now);
+	u64 at_vns = cctx->vruntime_vns + vtime_min(to_virtual(ran_ns, cctx->weight), ran_ns);
 
 	at_vns = vtime_min(at_vns, lctx->clock.now_vns + DECIDED_SLICE_MAX_NS);
-	if (vtime_before(lctx->reached_vns, at_vns))
+	if (ran_ns && vtime_before(lctx->reached_vns, at_vns))
 		lctx->reached_vns = at_vns;
 }
 

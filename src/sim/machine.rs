@@ -284,11 +284,15 @@ impl<'a> Machine<'a> {
         if let Some(cpu) = on
             && self.cpus[cpu as usize].locked_until > self.now
         {
-            let until = self.cpus[cpu as usize].locked_until;
-            if let (Kind::Resched(_), true) =
-                (kind, self.cpus[cpu as usize].resched_at == Some(self.now))
-            {
-                self.cpus[cpu as usize].resched_at = Some(until);
+            let state = &mut self.cpus[cpu as usize];
+            let until = state.locked_until;
+            let expected = match kind {
+                Kind::Resched(_) => &mut state.resched_at,
+                Kind::Tick(_) => &mut state.tick_at,
+                _ => &mut None,
+            };
+            if *expected == Some(self.now) {
+                *expected = Some(until);
             }
             return self.events.push(until, kind);
         }
