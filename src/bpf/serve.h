@@ -43,7 +43,7 @@ static __always_inline bool waits_for_policy(s32 cpu)
  * a CPU need four times as long for it, and a tenth of a second is what a policy may cost more
  * than the base alone. The base by itself needs no more: a slice and a tick at 100 Hz.
  */
-#define DEBT_MAX_NS (5ULL * 1000 * 1000)
+#define DEBT_MAX_NS (6ULL * 1000 * 1000)
 #define CREDIT_MAX_NS (20ULL * 1000 * 1000)
 
 static __always_inline u64 lag_runnable_ns(void)
