@@ -82,6 +82,9 @@ pub const CASES: &[Case] = &[
         .thorough()
         .deterministic()
         .on(Topology::TWO),
+    Case::new(2, "fairness_of_a_light_one_between_llcs", light_between_llcs)
+        .deterministic()
+        .on(Topology::TWO_SOCKETS),
 ];
 
 /// Before a window opens, hogs have found their rhythm.
@@ -397,6 +400,20 @@ fn sleepers_gain_nothing(vm: &mut Vm, flags: Flags) -> Result<()> {
             "{share:.3} of the CPU by running {run_us} µs and sleeping {sleep_us} µs"
         );
     }
+    scheduler.finish()?;
+    Ok(())
+}
+
+/// A hog for each CPU and one of SCHED_IDLE, whose due is a thousandth of a CPU: no LLC takes it in front of theirs.
+fn light_between_llcs(vm: &mut Vm) -> Result<()> {
+    const WINDOW: Duration = Duration::from_secs(4);
+    let scheduler = vm.scheduler(&[])?;
+    let mut hogs: Vec<Hog> = (0..4).map(|_| hog().start()).collect::<Result<_>>()?;
+    hogs.push(hog().policy(Policy::Idle).start()?);
+    thread::sleep(Duration::from_secs(1));
+    let times = cpu_times_over(&hogs, WINDOW)?;
+    vm.say(format!("four hogs and a light one: {times:.3?}"));
+    ensure!(times[4] < WINDOW.mul_f64(0.02), "the light one had {:?} of {WINDOW:?}", times[4]);
     scheduler.finish()?;
     Ok(())
 }

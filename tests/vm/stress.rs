@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use lab::{
     Case, Vm,
-    process::{First, Hog, Policy, hog, set_affinity},
+    process::{First, Hog, Policy, cpu_times_over, hog, set_affinity},
     qemu::Topology,
     vm::{Scheduler, wait_for},
 };
@@ -18,6 +18,7 @@ pub const CASES: &[Case] = &[
     Case::new(7, "big_tasks_exit", big_tasks_exit).core().on(Topology::THREADS),
     Case::new(8, "hotplug_under_load", hotplug_under_load).on(Topology::TWO_SOCKETS),
     Case::new(8, "hotplug_of_all_a_task_has", hotplug_of_all_a_task_has).core(),
+    Case::new(8, "late_cpu_serves_all", late_cpu_serves_all),
     Case::new(7, "least_weights_go_on", least_weights_go_on),
 ];
 
@@ -173,6 +174,24 @@ fn least_weights_go_on(vm: &mut Vm) -> Result<()> {
     let _heavy: Vec<Hog> = (0..12).map(|_| hog().nice(-20).start()).collect::<Result<_>>()?;
     let longest = all_go_on(&least, LIMIT)?;
     vm.say(format!("longest wait for a run: {longest:.1?}"));
+    scheduler.check_alive()?;
+    scheduler.finish()?;
+    Ok(())
+}
+
+/// A CPU that was offline when the scheduler started serves tasks that were confined to it and others then.
+fn late_cpu_serves_all(vm: &mut Vm) -> Result<()> {
+    const WINDOW: Duration = Duration::from_secs(3);
+    set_online(3, "0")?;
+    let mut scheduler = vm.scheduler(&[])?;
+    let hogs: Vec<Hog> = (0..3).map(|_| hog().on(&[1, 2, 3]).start()).collect::<Result<_>>()?;
+    thread::sleep(Duration::from_millis(500));
+    set_online(3, "1")?;
+    thread::sleep(Duration::from_secs(2));
+    let times = cpu_times_over(&hogs, WINDOW)?;
+    vm.say(format!("three hogs on three CPUs, of which one came late: {times:.2?}"));
+    // Two CPUs would be two thirds for each.
+    ensure!(times.iter().all(|time| *time > WINDOW.mul_f64(0.85)), "a CPU is idle beside them");
     scheduler.check_alive()?;
     scheduler.finish()?;
     Ok(())
