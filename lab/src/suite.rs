@@ -347,12 +347,13 @@ fn run(case: &Case) -> Outcome {
         Ok((mut vm, before)) => {
             let result = catch_unwind(AssertUnwindSafe(|| (case.body)(&mut vm)));
             end_all_processes();
+            let threads = own_threads_have_ended();
             let mut failure = match result {
                 Ok(Ok(())) => None,
                 Ok(Err(error)) => Some(format!("{error:#}")),
                 Err(panic) => Some(panic_text(&*panic)),
             };
-            if let Err(error) = nothing_is_left(before) {
+            if let Err(error) = threads.and_then(|()| nothing_is_left(before)) {
                 failure.get_or_insert(format!("{error:#}"));
             }
             let faults = vm.faults();
@@ -368,6 +369,16 @@ fn run(case: &Case) -> Outcome {
         }
     };
     Outcome { name: case.name.into(), seconds: begin.elapsed().as_secs_f64(), said, failure }
+}
+
+/// The threads of a case take no pid and no CPU time from the next one. A scope of threads is left when their work is
+/// done, which may be long before the kernel is rid of thousands of them.
+fn own_threads_have_ended() -> Result<()> {
+    const LIMIT: Duration = Duration::from_secs(120);
+    let threads = || -> Result<usize> { Ok(fs::read_dir("/proc/self/task")?.count()) };
+    wait_for(LIMIT, || Ok(threads()? == 1))
+        .with_context(|| format!("a case leaves threads: {:?}", threads()))?;
+    Ok(())
 }
 
 /// After a case no scheduler is attached, and the kernel holds no BPF object more than before.

@@ -7,7 +7,7 @@ use crate::{
 use anyhow::{Context, Result, ensure};
 use lab::{
     Case, Vm,
-    process::{Hog, Running, hog, last_cpu, set_affinity},
+    process::{First, Hog, Running, hog, last_cpu, set_affinity},
     qemu::Topology,
     vm::Scheduler,
 };
@@ -83,8 +83,10 @@ fn policy_decides(vm: &mut Vm) -> Result<()> {
     Ok(())
 }
 
-/// The longest time that one of these did not run within `window`, as seen every few milliseconds.
+/// The longest time that one of these did not run within `window`, as seen every few milliseconds by one who waits
+/// for none of them.
 fn longest_unrun(hogs: &[Hog], window: Duration) -> Result<Duration> {
+    let _first = First::begin()?;
     let end = Instant::now() + window;
     let mut seen: Vec<(Duration, Instant)> = Vec::new();
     for hog in hogs {
