@@ -152,3 +152,31 @@ fn the_scenario_runs() {
         .expect("the binary runs");
     assert_eq!(out.status.code(), Some(0), "{}", String::from_utf8_lossy(&out.stderr));
 }
+
+/// What happens in the simulator depends on the scenario and the seed alone, so its samples are true to the last figure.
+/// Where this fails, so does the table of profiles.
+#[test]
+fn samples_of_the_simulator_are_what_it_prints() {
+    let samples = [
+        &["scenarios/audio-beside-games.toml"][..],
+        &["scenarios/stopped-policy.toml", "--policy", "vruntime"],
+    ];
+    let shown: BTreeSet<_> = README.lines().collect();
+    for sample in samples {
+        let out = Command::new(env!("CARGO_BIN_EXE_scheduler"))
+            .arg("simulate")
+            .args(sample)
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .output()
+            .expect("the binary runs");
+        let printed = String::from_utf8(out.stdout).expect("a table is UTF-8");
+        assert!(printed.lines().count() > 5, "{sample:?}: {printed}");
+        // But for its speed, which is the machine's.
+        for line in printed.lines().filter(|line| !line.starts_with("simulated ")) {
+            assert!(
+                shown.contains(line),
+                "{sample:?} prints this, which README.md does not show:\n{line}"
+            );
+        }
+    }
+}
