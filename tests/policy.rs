@@ -7,7 +7,7 @@ use scheduler::bpf::{
     intf,
     policy::{
         base_slice, boost_is_on, boost_renewed, burst_average, carry_lag, charge, class_policy,
-        clock_advance, deadline, head_start, hist_slot, is_patient, place_requeue,
+        clock_advance, deadline, early_by, head_start, hist_slot, is_patient, place_requeue,
         place_uncontended, place_wakeup, preempts, request, reweigh, ruled_weight, task_hist_slot,
         task_slice, to_virtual, vtime_before as before, weight_of,
     },
@@ -50,6 +50,19 @@ proptest! {
     #[test]
     fn nothing_overflows(ran in times(), w in any::<u32>()) {
         prop_assert!(to_virtual(ran, w) <= VIRTUAL_MAX);
+    }
+
+    #[test]
+    fn early_service_costs_nobody_more_than_at_nice_0(
+        early in 0u64..1000 * MS, own in weights(), running in weights(),
+    ) {
+        let by = early_by(early, own, running);
+        prop_assert!(by <= early);
+        // In service, as it is taken and as it is had, rounded up.
+        for weight in [own, running] {
+            prop_assert!(by * u64::from(weight) <= early * u64::from(NICE0), "of {}", weight);
+        }
+        prop_assert_eq!(early_by(early, NICE0, NICE0), early);
     }
 
     #[test]

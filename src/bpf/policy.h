@@ -182,6 +182,19 @@ POLICY_FN u64 head_start(u32 class, bool boosted, u64 budget_ns, u32 weight)
 	return class == CLASS_LATENCY && boosted ? to_virtual(budget_ns, weight) : 0;
 }
 
+/*
+ * How early, in virtual time, a task that waited for long may be served: `early_vns` among tasks
+ * of nice 0. Less where it or who runs is heavier: virtual time is the more service the more one
+ * weighs. Less for a light one, whose turns are so far apart that it waits for long before each.
+ */
+POLICY_FN u64 early_by(u64 early_vns, u32 weight, u32 running_weight)
+{
+	u32 heavier = weight > running_weight ? weight : running_weight;
+
+	return early_vns * (weight < WEIGHT_NICE0 ? weight : WEIGHT_NICE0) /
+	       (heavier > WEIGHT_NICE0 ? heavier : WEIGHT_NICE0);
+}
+
 /* Time that a clock was not driven for is kept for it, up to this: some turns of a queue. */
 #define CLOCK_CREDIT_NS (100ULL * 1000 * 1000)
 

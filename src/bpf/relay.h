@@ -199,10 +199,27 @@ static __always_inline u64 progress_of(const struct llc_ctx *lctx)
 	return ahead_vns > 0 ? vtime_min(ahead_vns, DECIDED_SLICE_MAX_NS) : 0;
 }
 
-/* Is a task that is due at `deadline_vns` owed service by this clock, not just waiting? */
+/* So early is a task of nice 0 owed service, not just waiting: what others got, and a slice. */
+static __always_inline u64 early_vns(const struct llc_ctx *lctx)
+{
+	return progress_of(lctx) + knobs.slice_max_ns;
+}
+
+/* Is a task that is due at `deadline_vns` owed service by this clock? */
 static __always_inline bool is_owed(u64 deadline_vns, u64 clock_vns, const struct llc_ctx *lctx)
 {
-	return vtime_before(deadline_vns, clock_vns + progress_of(lctx) + knobs.slice_max_ns);
+	return vtime_before(deadline_vns, clock_vns + early_vns(lctx));
+}
+
+/* The same of one that waits for longer than a turn, beside what runs where it ran last. */
+static __always_inline bool is_overdue(const struct task_ctx *tctx, u64 clock_vns,
+				       const struct llc_ctx *lctx, s32 cpu)
+{
+	struct cpu_ctx *cctx = cpu_ctx_of(cpu);
+	u32 running_weight = cctx ? cctx->weight : WEIGHT_NICE0;
+
+	return vtime_before(tctx->deadline_vns,
+			    clock_vns + early_by(early_vns(lctx), tctx->weight, running_weight));
 }
 
 /*
@@ -244,7 +261,7 @@ __attribute__((noinline)) int retake(u64 from, u64 iter_flags, u64 limit_ns, u64
 				/* As rescue() does: owed or not, and nobody follows it there. */
 				tctx->rescued = true;
 				due_vns = clock_vns - FIRST_VNS;
-			} else if (limit_ns && !is_owed(tctx->deadline_vns, clock_vns, lctx)) {
+			} else if (limit_ns && !is_overdue(tctx, clock_vns, lctx, cpu)) {
 				continue;
 			}
 			/* What it was decided for no longer counts. */

@@ -234,6 +234,30 @@ fn chance_costs_a_tenth_of_a_second_at_most() {
     }
 }
 
+/// Each has what its weight makes due, in thousandths, though the base looks after those who wait for long.
+#[test]
+fn weights_hold_under_a_policy() {
+    const WEIGHTS: [(i32, u64); 3] = [(-5, 3121), (0, 1024), (5, 335)];
+    let mut text =
+        HOGS.split_inclusive("[[group]]").next().expect("a head").replace("2 cores", "1 core");
+    text += "\nname = \"naps\"\ntasks = 1\nphases = [{ sleep = \"exp 30ms\" }, { run = \"exp 60us\" }]\n";
+    for (nice, _) in WEIGHTS {
+        text += &format!(
+            "[[group]]\nname = \"hog {nice}\"\ntasks = 1\nnice = {nice}\nphases = [{{ run = \"1s\" }}]\n"
+        );
+    }
+    for seed in 0..100 {
+        let (stats, violation) = run(&text, seed, Vruntime::default());
+        assert_eq!(violation, None);
+        let hogs = &stats.groups[1..];
+        let all: u64 = hogs.iter().map(|hog| hog.run_ns).sum();
+        for (hog, (nice, weight)) in hogs.iter().zip(WEIGHTS) {
+            let part = hog.run_ns * 1000 * 4480 / (all * weight);
+            assert!((970..=1030).contains(&part), "seed {seed}: nice {nice} has {part} of its due");
+        }
+    }
+}
+
 /// Panics at the hundredth task.
 #[derive(Default)]
 struct Panics(u32);
