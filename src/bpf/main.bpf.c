@@ -291,6 +291,8 @@ void BPF_STRUCT_OPS(sched_dispatch, s32 cpu, struct task_struct *prev)
 
 		charge_task(prev, tctx);
 		follow(prev, tctx, now);
+		tctx->vruntime_vns = place_requeue(tctx->vruntime_vns, clock_now(tctx),
+						   lag_runnable_ns(), tctx->weight);
 		ask_again(tctx, slice_from(tctx, cctx->slice_ns));
 		due_vns = tctx->deadline_vns - ahead_of_llc(tctx);
 		if (all_later(&w, due_vns)) {

@@ -477,4 +477,46 @@ pub const CASES: &[Case] = &[
         "#,
         holds: |stats| at_most("longest wait, ns", stats.groups[0].wait.max_ns, 45_000_000),
     },
+    Case {
+        name: "heavy among light ones, who are heavy then",
+        text: r#"
+            about = "who has a CPU of its own is not owed what it could have had of others"
+            duration = "12s"
+            topology = "4 cores"
+            [[group]]
+            name = "light"
+            tasks = 12
+            nice = 19
+            phases = [{ run = "1s" }]
+            [[group]]
+            name = "heavy"
+            tasks = 3
+            phases = [{ run = "1s" }]
+            [[event]]
+            at = "8s"
+            kind = "renice"
+            group = "light"
+            nice = 0
+        "#,
+        // 567 are due; with what they were owed by the clock of the light ones they had 750.
+        holds: |stats| at_most("share of the heavy ones, ‰", permille(1, stats), 575),
+    },
+    Case {
+        name: "back after long",
+        text: r#"
+            about = "who slept for half a second has the CPU for no longer than others"
+            duration = "6s"
+            topology = "1 core"
+            [[group]]
+            name = "hogs"
+            tasks = 2
+            phases = [{ run = "1s" }]
+            [[group]]
+            name = "sleeper"
+            tasks = 1
+            phases = [{ sleep = "500ms" }, { run = "100ms" }]
+        "#,
+        // A turn of three at 4 ms ticks, and what the sleeper is owed.
+        holds: |stats| at_most("longest wait, ns", stats.groups[0].wait.max_ns, 20_000_000),
+    },
 ];
