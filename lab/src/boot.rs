@@ -3,7 +3,7 @@
 use crate::{
     initramfs::Initramfs,
     kernel::Kernel,
-    qemu::{Event, Guest, Mode, Running, Topology},
+    qemu::{self, Event, Guest, Mode, Running, Topology},
     suite::Case,
 };
 use anyhow::{Context, Result};
@@ -166,10 +166,12 @@ impl Boot<'_> {
                 Event::Silence => format!("hang: no end within {} s", limit.as_secs()),
             };
             let case = cases.get(done).context("a guest that does not end after its last case")?;
-            let console = guest.console_tail(CONSOLE_LINES);
+            // All of it: the fault may be followed by more lines than are shown.
+            let console = guest.console();
             if console.contains(EMULATOR_FAULT) {
                 return Ok(GuestEnd::EmulatorFault(done));
             }
+            let console = qemu::tail(&console, CONSOLE_LINES);
             let text = format!("{reason}; the console's last lines:\n{console}");
             lock(report).fail(&self.title(case), &text);
             return Ok(GuestEnd::Done(done + 1));
@@ -181,8 +183,8 @@ impl Boot<'_> {
 trait Results {
     /// The next line on the port of results.
     fn next_line(&mut self, limit: Duration) -> Result<Event>;
-    /// The last lines of the console.
-    fn console_tail(&self, lines: usize) -> String;
+    /// All that the console has shown.
+    fn console(&self) -> String;
 }
 
 impl Results for Running {
@@ -190,8 +192,8 @@ impl Results for Running {
         self.next_line(limit)
     }
 
-    fn console_tail(&self, lines: usize) -> String {
-        self.console_tail(lines)
+    fn console(&self) -> String {
+        self.console()
     }
 }
 

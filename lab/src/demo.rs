@@ -1,10 +1,11 @@
 //! `make run`: the scheduler under load, live, for 20 s; on this machine with consent, else in a guest.
 
 use crate::{
+    boot::EMULATOR_FAULT,
     init,
     kernel::{Kernel, SERIES},
     process::Running,
-    qemu::{Event, Guest, Mode, Topology},
+    qemu::{self, Event, Guest, Mode, Topology},
     suite::base_initramfs,
     vm::{SCHEDULER, Scheduler, sched_ext, wait_for},
 };
@@ -110,10 +111,13 @@ fn in_guest(scheduler: &Path, kernel: &Kernel, why: &str, folder: &Path) -> Resu
             Event::Off(_) => "went off early",
             Event::Silence => "hangs",
         };
-        // QEMU's threads sometimes run stale code while a kernel patches itself as it boots.
-        if !begun && boots < BOOTS {
-            boots += 1;
-            writeln!(out, "run: the guest {what} before it has booted; once more")?;
+        // QEMU's threads sometimes run stale code while a kernel patches itself: as it boots, and as the scheduler attaches.
+        let console = running.console();
+        let spoiled = console.contains(EMULATOR_FAULT);
+        if (!begun || spoiled) && boots < BOOTS {
+            let why = if spoiled { "over a fault of QEMU" } else { "before it has booted" };
+            (boots, begun) = (boots + 1, false);
+            writeln!(out, "run: the guest {what} {why}; once more")?;
             drop(running);
             running = guest.boot(&initramfs, folder)?;
             continue;
@@ -121,7 +125,7 @@ fn in_guest(scheduler: &Path, kernel: &Kernel, why: &str, folder: &Path) -> Resu
         bail!(
             "the guest {what}; the end of {}:\n{}",
             folder.join("console.log").display(),
-            running.console_tail(CONSOLE_LINES)
+            qemu::tail(&console, CONSOLE_LINES)
         )
     }
 }
