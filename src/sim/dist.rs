@@ -59,6 +59,14 @@ impl Dist {
         }
     }
 
+    /// Nanoseconds.
+    pub fn mean(self) -> u64 {
+        match self {
+            Self::Fixed(mean) | Self::Exponential(mean) => mean,
+            Self::Uniform(low, high) => low.midpoint(high),
+        }
+    }
+
     /// Reads one.
     ///
     /// # Errors

@@ -5,7 +5,7 @@ use super::{
     actor::Actor,
     kernel::Kernel,
     machine::Cpu,
-    scenario::Scenario,
+    scenario::{Group, Scenario},
     stats::Stats,
     task::{Place, QueueId, TaskId},
 };
@@ -30,6 +30,8 @@ const STARVED_TURNS: u64 = 4;
 const RCU_STALL_NS: u64 = 21_000_000_000;
 /// Shares are judged from this much time on, for each CPU: the error of a start is a hundredth of that.
 const SHARE_MIN_NS: u64 = 10_000_000_000;
+/// Whoever starts after this part of a run was not there from its begin.
+const START_PART: u64 = 200;
 /// Shares may be off by this much, in thousandths of what is due,
 const SHARE_ERROR: u64 = 10;
 /// and by this of all CPUs: whoever waited for 5 s goes first, for a tick.
@@ -58,9 +60,11 @@ pub struct Oracle {
 impl Oracle {
     /// Those for a scenario. `timeout_ns`: after that the kernel ejects for a stall.
     pub fn new(scenario: &Scenario, timeout_ns: u64, tuning: Tuning) -> Self {
-        // What is due changes with a weight.
-        let free =
-            scenario.group.iter().all(|group| group.cpus.is_none()) && scenario.event.is_empty();
+        // What is due changes with a weight, and with who is there. Whoever sleeps gets what it asks for.
+        let begins =
+            |group: &Group| !group.is_hog() || group.start.mean() <= scenario.duration / START_PART;
+        let free = scenario.event.is_empty()
+            && scenario.group.iter().all(|group| group.cpus.is_none() && begins(group));
         Self {
             tick_ns: scenario.hz.period_ns(),
             timeout_ns,
