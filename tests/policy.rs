@@ -6,15 +6,16 @@ use proptest::prelude::*;
 use scheduler::bpf::{
     intf,
     policy::{
-        base_slice, boost_is_on, boost_renewed, burst_average, carry_lag, charge, class_policy,
-        clock_advance, deadline, early_by, head_start, hist_slot, is_patient, place_requeue,
-        place_uncontended, place_wakeup, preempts, request, reweigh, ruled_weight, task_hist_slot,
-        task_slice, to_virtual, vtime_before as before, weight_of,
+        base_slice, boost_adopted, boost_is_on, boost_renewed, burst_average, carry_lag, charge,
+        class_policy, clock_advance, deadline, early_by, head_start, hist_slot, is_patient,
+        place_requeue, place_uncontended, place_wakeup, preempts, request, reweigh, ruled_weight,
+        task_hist_slot, task_slice, to_virtual, vtime_before as before, weight_of,
     },
 };
 
 const NICE0: u32 = 1024;
 const MS: u64 = 1_000_000;
+const SEC: u64 = 1000 * MS;
 const VIRTUAL_MAX: u64 = 1 << 60;
 
 fn weights() -> impl Strategy<Value = u32> {
@@ -413,6 +414,7 @@ fn taken_by_a_boosted_hog(budget: u64, share: u64) -> u64 {
         period_ns: 100 * MS,
         used_ns: 0,
         period_at: 7,
+        expires_ns: 0,
         expires_at: 0,
     };
     let (mut taken, mut counted) = (0, 0);
@@ -443,6 +445,66 @@ fn a_boost_gives_its_budget_and_no_more() {
     assert!(taken.abs_diff(500 * MS) <= 4 * MS, "{taken}");
 }
 
+/// What a hog takes of ten seconds whose rule changes each 10 ms between two boosts.
+fn taken_between_two_boosts(one: (u64, u64), other: (u64, u64)) -> u64 {
+    let mut boost = intf::boost {
+        budget_ns: 0,
+        period_ns: 0,
+        used_ns: 5 * MS,
+        period_at: 0,
+        expires_ns: 0,
+        expires_at: 0,
+    };
+    let mut taken = 0;
+    for tick in 0..10_000 {
+        let now = 7 + tick * MS;
+        if tick % 10 == 0 {
+            let (budget, period) = if tick % 20 == 0 { one } else { other };
+            boost = boost_adopted(boost, budget * MS, period * MS, 0, now);
+        }
+        boost = boost_renewed(boost, now);
+        if boost_is_on(boost, now) {
+            boost.used_ns += MS;
+            taken += MS;
+        }
+    }
+    taken
+}
+
+#[test]
+fn who_changes_between_boosts_has_one_budget() {
+    let same = taken_between_two_boosts((25, 100), (25, 100));
+    assert!(same.abs_diff(2500 * MS) <= 25 * MS, "{same}");
+    let less = taken_between_two_boosts((25, 100), (0, 0));
+    assert!(less <= 2525 * MS, "a rule without a boost renews none: {less}");
+    // A quarter each: what the longer period gives may begin anew with each of the shorter.
+    let unlike = taken_between_two_boosts((250, 1000), (25, 100));
+    assert!(unlike <= 4000 * MS, "{unlike}");
+}
+
+#[test]
+fn a_boost_ends_when_its_rule_says() {
+    let none: intf::boost = intf::boost {
+        budget_ns: 0,
+        period_ns: 0,
+        used_ns: 0,
+        period_at: 0,
+        expires_ns: 0,
+        expires_at: 0,
+    };
+    let hour = boost_adopted(none, MS, 100 * MS, 3600 * SEC, 5);
+    assert_eq!(hour.expires_at, 3600 * SEC + 5);
+    let again = boost_adopted(hour, 2 * MS, 100 * MS, 3600 * SEC, 9);
+    assert_eq!(
+        (again.expires_at, again.budget_ns),
+        (3600 * SEC + 5, 2 * MS),
+        "the file was read again"
+    );
+    let other = boost_adopted(again, MS, 100 * MS, 60 * SEC, 9);
+    assert_eq!(other.expires_at, 60 * SEC + 9, "another end, of the same period");
+    assert_eq!(boost_adopted(other, MS, 100 * MS, 0, 9).expires_at, 0);
+}
+
 proptest! {
     #[test]
     fn boosts_stay_in_bounds(
@@ -451,7 +513,8 @@ proptest! {
     ) {
         let budget = budget.min(period);
         let old = intf::boost {
-            budget_ns: budget, period_ns: period, used_ns: used, period_at: began, expires_at: expires,
+            budget_ns: budget, period_ns: period, used_ns: used, period_at: began, expires_ns: 0,
+            expires_at: expires,
         };
         let after = boost_renewed(old, now);
         prop_assert!(after.used_ns <= used);

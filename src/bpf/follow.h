@@ -64,7 +64,6 @@ __attribute__((noinline)) int adopt_rule(struct task_ctx *tctx __arg_nonnull, u3
 {
 	u32 index = rule_index(rule) - 1;
 	struct effect *e = bpf_map_lookup_elem(&effects, &index);
-	u64 period_ns = tctx->boost.period_ns;
 
 	tctx->ruled = rule;
 	tctx->restless = true;
@@ -80,14 +79,7 @@ __attribute__((noinline)) int adopt_rule(struct task_ctx *tctx __arg_nonnull, u3
 	tctx->factor = e->factor;
 	tctx->cpu_set = e->cpu_set;
 	tctx->rule_slice_ns = e->slice_ns;
-	tctx->boost.budget_ns = e->budget_ns;
-	tctx->boost.period_ns = e->period_ns;
-	/* What a child has of its parent, and what was used under a rule before, counts. */
-	if (period_ns == e->period_ns)
-		return 0;
-	tctx->boost.used_ns = 0;
-	tctx->boost.period_at = now;
-	tctx->boost.expires_at = e->expires_ns ? now + e->expires_ns : 0;
+	tctx->boost = boost_adopted(tctx->boost, e->budget_ns, e->period_ns, e->expires_ns, now);
 	return 0;
 }
 
@@ -101,8 +93,9 @@ __attribute__((noinline)) int renew_boost(struct task_ctx *tctx __arg_nonnull, u
 __attribute__((noinline)) int follow_rule(struct task_struct *p __arg_trusted,
 					  struct task_ctx *tctx __arg_nonnull, u64 now)
 {
-	u64 early_vns = tctx->early_vns;
+	u64 early_vns = tctx->early_vns, vruntime_vns = tctx->vruntime_vns;
 	u32 rule = tctx->rule;
+	bool boosted = tctx->boosted;
 	int is_new;
 
 	if (rule != tctx->ruled)
@@ -110,6 +103,10 @@ __attribute__((noinline)) int follow_rule(struct task_struct *p __arg_trusted,
 	tctx->restless = tctx->boost.budget_ns > 0;
 	renew_boost(tctx, now);
 	is_new = update_weight(p, tctx);
+	/* What it was owed by the weight of a boost ends with that. */
+	if (is_new && boosted && !tctx->boosted)
+		tctx->vruntime_vns =
+			vtime_max(tctx->vruntime_vns, vtime_min(vruntime_vns, clock_now(tctx)));
 	tctx->early_vns =
 		head_start(tctx->class, tctx->boosted, tctx->boost.budget_ns, tctx->weight);
 	/* By the weight before it might be due much later. Else the request under way stays. */
@@ -162,7 +159,7 @@ static __always_inline void hurry(struct task_struct *p, struct task_ctx *tctx,
 	struct cpu_topo *t = bpf_map_lookup_elem(&topo, &key);
 	u64 due_vns;
 
-	if (!cctx || !t || tctx->clock == ABSENT || !allows(p, cpu))
+	if (!cctx || !cctx->online || !t || tctx->clock == ABSENT || !allows(p, cpu))
 		return;
 	due_vns = due_by_rule(p, tctx, clock_now(tctx));
 	if (!vtime_before(due_vns, tctx->deadline_vns))
@@ -211,10 +208,13 @@ int rule_hurry(struct rule_call *call)
 {
 	struct task_struct *p = bpf_task_from_pid(call->pid);
 	struct scx_dispatch_q *at;
+	struct cpu_ctx *cctx;
 	u64 from;
+	s32 cpu;
 
 	if (!p)
 		return 0;
+	cpu = scx_bpf_task_cpu(p);
 	bpf_rcu_read_lock();
 	at = p->scx.dsq;
 	from = at ? at->id : SCX_DSQ_INVALID;
@@ -222,6 +222,10 @@ int rule_hurry(struct rule_call *call)
 	if (!(from & SCX_DSQ_FLAG_BUILTIN))
 		hurry_in(p, from);
 	bpf_task_release(p);
+	/* It may have gone offline, and its queues been emptied, just before the move. */
+	cctx = cpu_ctx_of(cpu);
+	if (cctx && !cctx->online)
+		leave_cpu(cpu);
 	return 0;
 }
 
@@ -255,8 +259,18 @@ __attribute__((noinline)) s32 claim_preferred(struct task_struct *p __arg_truste
 	return scx_bpf_pick_idle_cpu(cast_mask(usable), 0);
 }
 
+/* Of a rule that the task has yet to take over, a task that wakes needs this before the rest. */
+static __always_inline void adopt_cpu_set(struct task_ctx *tctx)
+{
+	u32 index = rule_index(tctx->rule) - 1;
+	struct effect *e = bpf_map_lookup_elem(&effects, &index);
+
+	tctx->cpu_set = e ? e->cpu_set : 0;
+}
+
 /*
- * An idle CPU for a waking task, which takes over its rule, claimed; negative: there is none.
+ * An idle CPU for a waking task, of those that its rule prefers if it can, claimed; negative:
+ * there is none.
  * With linkage: the verifier walks it once, and its caller's rest once for all its ends.
  */
 __attribute__((noinline)) s32 claim_for(struct task_struct *p __arg_trusted,
@@ -265,7 +279,7 @@ __attribute__((noinline)) s32 claim_for(struct task_struct *p __arg_trusted,
 	s32 cpu;
 
 	if (tctx->rule != tctx->ruled)
-		adopt_rule(tctx, tctx->rule, scx_bpf_now());
+		adopt_cpu_set(tctx);
 	if (tctx->cpu_set) {
 		cpu = claim_preferred(p, tctx, prev);
 		if (cpu >= 0) {

@@ -64,12 +64,10 @@ __attribute__((noinline)) int empty_into_global(u64 dsq, s32 cpu, bool all)
  * out, to push them elsewhere: bound ones, and those of the LLC's queues, whose
  * affinity may have no other CPU left.
  */
-void BPF_STRUCT_OPS_SLEEPABLE(sched_cpu_offline, s32 cpu)
+__attribute__((noinline)) int leave_cpu(s32 cpu)
 {
 	u32 llc = llc_of(cpu), i;
 
-	set_online(cpu, false);
-	count_on(cpu, CNT_HOTPLUG);
 	/* First what others may move on to those that come next. */
 	if (relayed) {
 		empty_into_global(OFFERED_DSQ, cpu, false);
@@ -81,6 +79,14 @@ void BPF_STRUCT_OPS_SLEEPABLE(sched_cpu_offline, s32 cpu)
 	empty_into_global(llc, cpu, false);
 	bpf_for(i, 0, LLC_PARTS)
 		empty_into_global(part_dsq(llc * LLC_PARTS + i), cpu, false);
+	return 0;
+}
+
+void BPF_STRUCT_OPS_SLEEPABLE(sched_cpu_offline, s32 cpu)
+{
+	set_online(cpu, false);
+	count_on(cpu, CNT_HOTPLUG);
+	leave_cpu(cpu);
 }
 
 #endif /* SCHEDULER_HOTPLUG_H */

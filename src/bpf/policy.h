@@ -166,6 +166,32 @@ POLICY_FN struct boost boost_renewed(struct boost b, u64 now)
 	return b;
 }
 
+/*
+ * The boost by another rule. The period under way ends when it would have, and what was used of
+ * it counts, or a task that comes and goes between rules had a budget each time. A rule of the
+ * same period and end is that of before in new words: the end stays.
+ */
+POLICY_FN struct boost boost_adopted(struct boost b, u64 budget_ns, u64 period_ns, u64 expires_ns,
+				     u64 now)
+{
+	bool begins = !b.period_ns;
+
+	b.budget_ns = budget_ns;
+	if (!budget_ns)
+		return b;
+	if (begins) {
+		b.used_ns = 0;
+		b.period_at = now;
+	} else {
+		b.period_at += b.period_ns - period_ns;
+	}
+	if (begins || b.period_ns != period_ns || b.expires_ns != expires_ns)
+		b.expires_at = expires_ns ? now + expires_ns : 0;
+	b.period_ns = period_ns;
+	b.expires_ns = expires_ns;
+	return b;
+}
+
 /* Is there any of the budget left, and the boost not over for good? */
 POLICY_FN bool boost_is_on(struct boost b, u64 now)
 {

@@ -248,17 +248,18 @@ int BPF_PROG(rule_fork, struct task_struct *parent, struct task_struct *child)
 
 	if (!to)
 		return 0;
-	if (!from || from->asked != from->answered ||
-	    from->rule >> RULE_INDEX_BITS != rules_in_force() || !same_key(parent, child)) {
-		tell_rules(child, to);
-		return 0;
-	}
-	if (from->boost.budget_ns) {
+	if (from) {
 		if (from->boost.used_ns < from->boost.budget_ns) {
 			half_ns = (from->boost.budget_ns - from->boost.used_ns) / 2;
 			from->boost.used_ns += half_ns;
 		}
 		to->boost = from->boost;
+		to->boost.budget_ns = 0;
+	}
+	if (!from || from->asked != from->answered ||
+	    from->rule >> RULE_INDEX_BITS != rules_in_force() || !same_key(parent, child)) {
+		tell_rules(child, to);
+		return 0;
 	}
 	to->rule = from->rule;
 	return 0;

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use lab::{
     Case, Vm,
-    process::{Hog, Running, cpu_times_over, hog},
+    process::{Hog, Running, cpu_times_over, hog, set_affinity},
     qemu::Topology,
     vm::{SCHEDULER, Scheduler, wait_for},
 };
@@ -178,10 +178,19 @@ fn boosts_are_bounded(vm: &mut Vm) -> Result<()> {
     fs::write(CONFIG, "")?;
     scheduler.process().signal(Signal::SIGHUP)?;
     let none = share(vm, "no rule", &hogs, WINDOW)?;
+    for hog in &hogs {
+        set_affinity(hog.pid(), &[0, 1])?;
+    }
+    fs::write(CONFIG, rule("weight = 100\nbudget_percent = 25"))?;
+    scheduler.process().signal(Signal::SIGHUP)?;
+    let heavy =
+        2.0 * share(vm, "a weight of 100 and a budget of 25 %, of two CPUs", &hogs, WINDOW)?;
     let end = scheduler.finish()?;
     vm.say(end.stderr.trim());
     // By their weights 12.2 %; with a boost without bounds 73 %.
     ensure!((0.27..0.33).contains(&boosted), "{boosted:.3} of a CPU with a budget of 0.3");
+    // By their weights 0.244; 0.36 where it is owed on what it was by the weight of its boost.
+    ensure!((0.22..0.30).contains(&heavy), "{heavy:.3} of a CPU with a budget of 0.25");
     ensure!((0.020..0.035).contains(&light), "{light:.3} of a CPU with a fifth of a weight");
     ensure!(idle < 0.01, "{idle:.3} of a CPU in the class idle");
     ensure!((0.11..0.135).contains(&none), "{none:.3} of a CPU without a rule");
