@@ -182,6 +182,7 @@ struct boost {
 	u64 period_ns;
 	u64 used_ns;    /* CPU time of this period, and what the last one overran */
 	u64 period_at;  /* when it began */
+	u64 expires_ns; /* as that of its rule: see boost_adopted() */
 	u64 expires_at; /* 0: never */
 };
 
@@ -350,6 +351,9 @@ struct llc_ctx {
 	u64 part_at;    /* the same for the queues of its parts */
 	u64 rescued_at; /* last time its queue was searched for who waited too long */
 	u64 pushed_at;  /* as clock.set_at, for push_clock() */
+	u64 paced_at;   /* when its clock was last looked at for its pace, */
+	u64 paced_vns;  /* what that showed, */
+	u64 pace_vns;   /* and the pace before that: note_pace(). Written by any CPU */
 	u64 reached_vns; /* how far who runs there is: note_progress(). Written by any CPU */
 	u32 parts;      /* bits: parts that tasks ever waited in. Written by any CPU */
 	u32 pad;

@@ -24,11 +24,11 @@ UEI_DEFINE(uei);
 #include "queue.h"
 #include "rescue.h"
 #include "relay.h"
+#include "hotplug.h"
 #include "follow.h"
 #include "serve.h"
 #include "decide.h"
 #include "tasks.h"
-#include "hotplug.h"
 #include "report.h"
 
 /* ---- where ---- */
@@ -215,8 +215,12 @@ static __always_inline void choose_target(struct task_struct *p, s32 cpu, struct
 	}
 	to->by_deadline = true;
 	to->due_vns = tctx->deadline_vns;
-	/* The current task passes for movable, though nobody told of more CPUs than this yet. */
-	bound = bound || tctx->affinity == AFF_ONE;
+	/*
+	 * The current task passes for movable, though nobody told of more CPUs than this yet, and
+	 * one that may not migrate for a while though its new affinity leaves this one out.
+	 */
+	bound = bound || tctx->affinity == AFF_ONE ||
+		(tctx->affinity == AFF_PART && !serves(cctx, tctx->part));
 	tctx->placed = bound ? PLACED_BOUND : PLACED_QUEUED;
 	if (bound) {
 		to->dsq = cpu_dsq(cpu);

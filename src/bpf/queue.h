@@ -107,6 +107,8 @@ static __always_inline void keep(struct task_struct *p, struct task_ctx *tctx, s
 		if (side && lctx) {
 			drive_clock(&side->clock, tctx->vruntime_vns, now, tctx->weight);
 			part_clocks(side, lctx->clock.now_vns);
+		} else if (lctx && !relayed) {
+			drive_clock(&lctx->clock, tctx->vruntime_vns, now, tctx->weight);
 		}
 	}
 	count(CNT_KEPT);
@@ -392,11 +394,39 @@ __attribute__((noinline)) int look_at_confined(u32 llc, s32 cpu, struct head *h)
 	return 0;
 }
 
+/* The clock of an LLC is looked at so often for its pace. */
+#define PACE_GAP_NS (100ULL * 1000 * 1000)
+
+/* How far the clock of an LLC gets in PACE_GAP_NS; 0: it was idle meanwhile. */
+static __always_inline void note_pace(struct llc_ctx *lctx, u64 now)
+{
+	u64 passed_ns = now - lctx->paced_at;
+
+	if (passed_ns < PACE_GAP_NS)
+		return;
+	lctx->pace_vns = 0;
+	if (passed_ns < 2 * PACE_GAP_NS)
+		lctx->pace_vns =
+			(lctx->clock.now_vns - lctx->paced_vns) * PACE_GAP_NS / passed_ns ?: 1;
+	lctx->paced_vns = lctx->clock.now_vns;
+	lctx->paced_at = now;
+}
+
 /*
- * Another LLC with more tasks waiting for each of its CPUs, to take the next one from: one
- * LLC is looked at each tick. Whoever is first there goes in front of who runs here only if
- * it is due earlier, each by the clock of its LLC: a light task would be taken to and fro,
- * and run each time.
+ * Do those who compete in one LLC get less for their weight, by a third, than in another? Then
+ * there is more weight for each CPU, whatever the number of tasks. Five instead of four tasks of
+ * equal weight are no third, and the pace of a short while is not that exact.
+ */
+static __always_inline bool is_slower(const struct llc_ctx *lctx, const struct llc_ctx *than)
+{
+	return lctx->pace_vns && lctx->pace_vns * 3 < than->pace_vns * 2;
+}
+
+/*
+ * Another LLC with more tasks waiting for each of its CPUs, or heavier ones, to take the next one
+ * from: one LLC is looked at each tick. Whoever is first there goes in front of who runs here only
+ * if it is due earlier, each by the clock of its LLC: a light task would be taken to and fro, and
+ * run each time.
  */
 static __always_inline void balance(struct cpu_ctx *cctx, s32 cpu, u32 llc, u64 now)
 {
@@ -406,10 +436,14 @@ static __always_inline void balance(struct cpu_ctx *cctx, s32 cpu, u32 llc, u64 
 	struct llc_ctx *mine = llc_ctx_of(llc), *theirs;
 	s64 nr_mine, nr_theirs;
 	u32 turn, other;
+	bool more;
 	u64 due_vns;
 	struct head h;
 
-	if (!lt || !mine || !lt->nr_nearest || now - cctx->balanced_at < gap_ns)
+	if (!lt || !mine)
+		return;
+	note_pace(mine, now);
+	if (!lt->nr_nearest || now - cctx->balanced_at < gap_ns)
 		return;
 	turn = cctx->balance_turn++ % lt->nr_nearest;
 	other = nearest_llc(lt, turn);
@@ -418,15 +452,16 @@ static __always_inline void balance(struct cpu_ctx *cctx, s32 cpu, u32 llc, u64 
 		return;
 	nr_mine = nr_in_llc(llc);
 	nr_theirs = nr_in_llc(other);
-	if (nr_theirs * mine->nr_cpus <= nr_mine * theirs->nr_cpus)
+	more = nr_theirs * mine->nr_cpus > nr_mine * theirs->nr_cpus;
+	if (!nr_theirs || (more ? is_slower(mine, theirs) : !is_slower(theirs, mine)))
 		return;
 	h = head_of(other, cpu);
 	if (!h.waits && theirs->parts)
 		look_at_confined(other, cpu, &h);
 	due_vns = running_due(cctx->deadline_vns, cctx->vruntime_vns, now - cctx->running_at,
 			      cctx->weight);
-	if (h.waits &&
-	    !vtime_before(h.deadline_vns - theirs->clock.now_vns, due_vns - mine->clock.now_vns))
+	h.deadline_vns -= theirs->clock.now_vns;
+	if (!gives_way(&h, due_vns - mine->clock.now_vns))
 		return;
 	cctx->steal_from = other + 1;
 }

@@ -82,7 +82,7 @@ __attribute__((noinline)) int rescue(u64 from, u64 to, s32 cpu, u64 first_vns, u
 			p = bpf_iter_scx_dsq_next(&it);
 			if (!p)
 				break;
-			if (p->pid != pid)
+			if (p->pid != pid || !may_run(p, cpu))
 				continue;
 			tctx = task_ctx_of(p);
 			if (tctx)

@@ -187,6 +187,12 @@ static __always_inline void set_part(u32 *parts, u32 part)
 		__sync_fetch_and_or(parts, bit);
 }
 
+/* Does the CPU look at the queue of a part of its LLC? */
+static __always_inline bool serves(const struct cpu_ctx *cctx, u32 part)
+{
+	return cctx->parts & (1U << (part % LLC_PARTS));
+}
+
 /* With linkage: the verifier walks it once. */
 __attribute__((noinline)) int announce_confined(u32 part, u64 now)
 {

@@ -200,4 +200,71 @@ pub const CASES: &[Case] = &[
         // 5.4 as it is; one CPU alone would take eleven.
         holds: |stats| at_most("longest wait, ms", stats.groups[1].wait.max_ns / 1_000_000, 5_800),
     },
+    Case {
+        name: "out of its cpuset for a while",
+        text: r#"
+            about = "a task that must not migrate yet is preempted where its new affinity does not let it"
+            duration = "5s"
+            topology = "4 cores"
+            [[group]]
+            name = "moved"
+            tasks = 1
+            cpus = "2-3"
+            phases = ["migrate-off", { run = "60ms" }, "migrate-on", { run = "1s" }]
+            [[event]]
+            at = "5ms"
+            kind = "affinity"
+            group = "moved"
+            cpus = "0-1"
+            [[group]]
+            name = "there"
+            tasks = 1
+            cpus = "2"
+            start = "10ms"
+            phases = [{ run = "20ms" }, { sleep = "20ms" }]
+        "#,
+        // Two ticks; 28 ms where it waits in a queue that its CPU does not look at.
+        holds: |stats| at_most("longest wait, ns", stats.groups[0].wait.max_ns, 12_000_000),
+    },
+    Case {
+        name: "many light ones in one LLC",
+        text: r#"
+            about = "a hog for each CPU beside more SCHED_IDLE tasks, which are confined to one LLC"
+            duration = "20s"
+            topology = "2 llcs x 4 cores"
+            [[group]]
+            name = "idle"
+            tasks = 32
+            policy = "idle"
+            cpus = "0-3"
+            phases = [{ run = "1s" }]
+            [[group]]
+            name = "hogs"
+            tasks = 8
+            start = "10ms..20ms"
+            phases = [{ run = "1s" }]
+        "#,
+        // 12 are due, and more at first; 500 where LLCs go by the number of tasks.
+        holds: |stats| at_most("thousandths of the light ones", permille(0, stats), 30),
+    },
+    Case {
+        name: "few heavy ones in one LLC",
+        text: r#"
+            about = "nobody shares an LLC with heavy tasks who has more of another"
+            duration = "10s"
+            topology = "2 llcs x 4 cores"
+            [[group]]
+            name = "heavy"
+            tasks = 4
+            nice = -20
+            cpus = "0-3"
+            phases = [{ run = "1s" }]
+            [[group]]
+            name = "hogs"
+            tasks = 12
+            phases = [{ run = "1s" }]
+        "#,
+        // 104 ms, until the pace of the clocks is known; 369 where LLCs go by the number of tasks.
+        holds: |stats| at_most("longest wait, ns", stats.groups[1].wait.max_ns, 150_000_000),
+    },
 ];

@@ -1,6 +1,6 @@
 //! Cases in which a fault shows in a figure alone: where tasks are placed, what they owe, how long they wait.
 
-use super::suite::{Case, at_most, micros, oracles_only, permille};
+use super::suite::{Case, at_least, at_most, micros, oracles_only, permille};
 use scheduler::sim::Stats;
 
 fn sharing(stats: &Stats) -> u64 {
@@ -517,6 +517,53 @@ pub const CASES: &[Case] = &[
             phases = [{ sleep = "500ms" }, { run = "100ms" }]
         "#,
         // A turn of three at 4 ms ticks, and what the sleeper is owed.
+        holds: |stats| at_most("longest wait, ns", stats.groups[0].wait.max_ns, 20_000_000),
+    },
+    Case {
+        name: "a sleeper, hogs and light ones",
+        text: r#"
+            about = "who goes on in front of light tasks is owed no more than who is queued among others"
+            duration = "20s"
+            topology = "2 cores"
+            [[group]]
+            name = "hogs"
+            tasks = 2
+            phases = [{ run = "1s" }]
+            [[group]]
+            name = "light"
+            tasks = 2
+            nice = 15
+            phases = [{ run = "1s" }]
+            [[group]]
+            name = "sleepers"
+            tasks = 2
+            phases = [{ run = "100ms" }, { sleep = "100ms" }]
+        "#,
+        // 641, as on one CPU; 524 where the clock stands while hogs go on.
+        holds: |stats| at_least("share of the hogs, ‰", permille(0, stats), 620),
+    },
+    Case {
+        name: "hogs that come late",
+        text: r#"
+            about = "hogs beside light ones, and after long others like them"
+            duration = "10s"
+            topology = "4 cores"
+            [[group]]
+            name = "first"
+            tasks = 4
+            phases = [{ run = "1s" }]
+            [[group]]
+            name = "light"
+            tasks = 4
+            nice = 19
+            phases = [{ run = "1s" }]
+            [[group]]
+            name = "late"
+            tasks = 4
+            start = "5.9s"
+            phases = [{ run = "1s" }]
+        "#,
+        // A turn of two at 4 ms ticks; 216 where the clock stands while the first go on.
         holds: |stats| at_most("longest wait, ns", stats.groups[0].wait.max_ns, 20_000_000),
     },
 ];

@@ -33,6 +33,10 @@ pub fn at_most(what: &str, value: u64, most: u64) -> Result<(), String> {
     if value <= most { Ok(()) } else { Err(format!("{what}: {value}, {most} at most")) }
 }
 
+pub fn at_least(what: &str, value: u64, least: u64) -> Result<(), String> {
+    if value >= least { Ok(()) } else { Err(format!("{what}: {value}, {least} at least")) }
+}
+
 const CASES: &[Case] = &[
     Case {
         name: "half-loaded machine with all levels",
