@@ -256,7 +256,7 @@ enum Command {
         #[arg(long, value_name = "CPUS", value_parser = sim_topology)]
         topology: Option<Topology>,
 
-        /// Who decides: `kernel`, or a policy in user space, of which `--policy list` describes all
+        /// Who decides: `kernel`, or a policy in user space, of which `scheduler --policy list` describes all
         #[arg(long, value_name = "NAME", default_value = builtin::KERNEL)]
         policy: Option<String>,
 

@@ -7,6 +7,7 @@ use crate::{
     exit::{Exit, Failure},
     machine::{
         notify::{Event, Notifier},
+        output::terminal_width,
         preflight::{self, Host},
         ruler::Ruler,
         scheduler::Scheduler,
@@ -124,7 +125,11 @@ fn simulate(plan: &sim::Plan, own: Option<&Own>) -> Result<Exit, Failure> {
     }
     let results = plan.run(&scenario, &policies, &stop)?;
     let summary = &results.summary;
-    print(&if plan.json { format!("{}\n", summary.json()) } else { summary.text() })?;
+    print(&if plan.json {
+        format!("{}\n", summary.json())
+    } else {
+        summary.text(terminal_width())
+    })?;
     for violation in &results.violations {
         complain(&violation.to_string());
     }
@@ -145,10 +150,12 @@ fn run_sweep(
     policies: &sim::Policies<'_>,
     stop: &Stop,
 ) -> Result<Exit, Failure> {
+    // Before all else: it may take long until there is something to draw.
+    let chart = sweep.svg.as_deref().map(sim::Sweep::create).transpose()?;
     let results = sweep.run(plan, scenario, policies, stop)?;
     print(&if plan.json { format!("{}\n", sweep.json(&results)) } else { sweep.text(&results) })?;
-    if let Some(path) = &sweep.svg {
-        sweep.draw(&results, path)?;
+    if let Some(file) = chart {
+        sweep.draw(&results, file)?;
     }
     let mut exit = Exit::Stopped;
     for (value, results) in &results {

@@ -1,6 +1,7 @@
 //! How the program ends: the exit codes, and the error that carries one.
 
-use std::process::ExitCode;
+use nix::errno::Errno;
+use std::{io, process::ExitCode};
 
 /// The exit codes. They are part of the interface: service managers and scripts rely on them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +25,11 @@ impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
         ExitCode::from(exit as u8)
     }
+}
+
+/// Why the system refused, in words alone: its number tells a user nothing.
+pub fn reason(error: &io::Error) -> String {
+    error.raw_os_error().map_or_else(|| error.to_string(), |n| Errno::from_raw(n).desc().to_owned())
 }
 
 /// An error with the exit code that it ends the program with. The message says what was being

@@ -114,6 +114,17 @@ fn bad_values_are_refused_with_flag_and_range() {
             "'--sweep slice_us=500..2000': slice_min_us=900",
             "--slice-us, 500",
         ),
+        (&["simulate", "nosuch.toml"], "nosuch.toml: cannot read", "No such file or directory\n"),
+        (
+            &[
+                "simulate",
+                "scenarios/fork-storm.toml",
+                "--sweep=slice_us=500..2000",
+                "--svg=/nosuch/x.svg",
+            ],
+            "--svg /nosuch/x.svg",
+            "cannot write the chart",
+        ),
         (&["simulate", "x", "--set", "lag_us=1"], "lag_us=1", "100 to 40000"),
         (&["simulate", "x", "--set", "slice_min_us=3001"], "slice_min_us=3001", "3000"),
         (&["nonsense"], "nonsense", ""),

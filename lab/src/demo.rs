@@ -35,8 +35,11 @@ const LIVE: Duration = Duration::from_secs(16);
 /// Two workers a CPU that compute, and some that switch, sleep and wake.
 const LOAD: &str = "stress-ng --quiet --cpu 8 --switch 2 --nanosleep 2 --timeout 60s";
 
-/// On the guest's command line: the output does not go to a terminal.
+/// On the guest's command line: the output does not go to a terminal,
 const PLAIN: &str = "lab.plain";
+
+/// or to one of so many columns, which its serial line does not tell.
+const COLUMNS: &str = "lab.columns=";
 
 /// The guest's last line.
 const DONE: &str = "lab: done";
@@ -91,12 +94,17 @@ fn in_guest(scheduler: &Path, kernel: &Kernel, why: &str, folder: &Path) -> Resu
     )?;
     writeln!(out, "run: QEMU without hardware virtualization, so it takes some seconds to boot")?;
     let initramfs = base_initramfs(&[(SCHEDULER, scheduler.into())], &["stress-ng"])?;
+    let terminal = match terminal_size::terminal_size_of(&out) {
+        Some((width, _)) => format!("{COLUMNS}{}", width.0),
+        None if out.is_terminal() => String::new(),
+        None => PLAIN.to_owned(),
+    };
     let guest = Guest {
         kernel,
         topology: Topology::FOUR,
         mode: Mode::Parallel,
         memory_mib: MEMORY_MIB,
-        append: if out.is_terminal() { "" } else { PLAIN },
+        append: &terminal,
     };
     let (mut boots, mut begun) = (1, false);
     let mut running = guest.boot(&initramfs, folder)?;
@@ -172,10 +180,14 @@ fn show(scheduler: &Path, mut screen: impl Screen) -> Result<()> {
         uname().context("asking for the kernel's name")?.release().to_string_lossy().into_owned();
     let cpus = thread::available_parallelism()?;
     writeln!(screen, "run: {cpus} CPUs, under `{LOAD}`")?;
-    let plain = fs::read_to_string("/proc/cmdline").unwrap_or_default();
+    let terminal = fs::read_to_string("/proc/cmdline").unwrap_or_default();
     let mut live = Command::new(scheduler);
-    if plain.split_whitespace().any(|word| word == PLAIN) {
-        live.env("NO_COLOR", "1");
+    for word in terminal.split_whitespace() {
+        if word == PLAIN {
+            live.env("NO_COLOR", "1");
+        } else if let Some(width) = word.strip_prefix(COLUMNS) {
+            live.env("COLUMNS", width);
+        }
     }
     let mut live = live
         .arg("--stats")

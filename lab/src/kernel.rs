@@ -68,7 +68,7 @@ impl Kernel {
         match found {
             Some(kernel) => Ok(Kernel { series: series.into(), ..kernel }),
             None if series == UNPACKAGED => bail!(
-                "no kernel 6.12 with sched_ext, which nobody packages: `make kernel-6.12` builds it (an hour)"
+                "no kernel 6.12 with sched_ext, which nobody packages: `make kernel-6.12` builds it (some 20 minutes)"
             ),
             None => bail!(
                 "no kernel {series}: run `scripts/kernels.sh {series}`, or name another one in $KERNEL"

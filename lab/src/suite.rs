@@ -291,7 +291,7 @@ impl Suite {
                         }));
                     }
                 }
-                // Nobody packages it, and it takes an hour to build: it must be asked for.
+                // Nobody packages it, and it takes long to build: it must be asked for.
                 Err(error) if series == UNPACKAGED && request.kernels.is_empty() => {
                     let cases: usize = groups.values().map(Vec::len).sum();
                     planned.left_out.push(format!("{cases} cases on {series}: {error:#}"));

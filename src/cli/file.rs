@@ -127,7 +127,7 @@ impl File {
                 continue;
             }
             let arg = definition.get_arguments().find(|arg| arg.get_id() == id);
-            let arg = arg.ok_or_else(|| refuse(at, &unknown(id, &definition)))?;
+            let arg = arg.ok_or_else(|| refuse(at, &unknown(id, &definition, Some(rules::KEY))))?;
             let said = shown(text, value.span());
             let values = values(arg, value.get_ref())
                 .and_then(|values| check(arg, &values).map(|()| values))
@@ -167,16 +167,17 @@ pub(super) fn shown(text: &str, span: Range<usize>) -> String {
     text::printable(short.as_bytes()) + more
 }
 
-/// What is said to a key that is no setting.
-pub(super) fn unknown(key: &str, definition: &clap::Command) -> String {
+/// What is said to a key that is no setting. `tables`: what else there may be.
+pub(super) fn unknown(key: &str, definition: &clap::Command, tables: Option<&str>) -> String {
     let names: Vec<_> = definition.get_arguments().map(|arg| arg.get_id().as_str()).collect();
-    let meant = match likely(key, names.iter().copied().chain([rules::KEY])).trim_end() {
+    let meant = match likely(key, names.iter().copied().chain(tables)).trim_end() {
         "" => String::new(),
         meant => format!("; {meant}"),
     };
     let key = text::printable(key.as_bytes());
     let names = names.join(", ");
-    format!("there is no setting '{key}'{meant} (there are {names}, and tables [[rule]])")
+    let tables = tables.map_or_else(String::new, |name| format!(", and tables [[{name}]]"));
+    format!("there is no setting '{key}'{meant} (there are {names}{tables})")
 }
 
 /// A question whether that one of these was meant that is most like `word`; nothing where none is.

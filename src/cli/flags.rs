@@ -188,7 +188,8 @@ pub(super) fn policy(
     };
     if builtin::find(policy).is_none() {
         let names: Vec<_> = builtin::BUILTIN.iter().map(|builtin| builtin.name).collect();
-        let must = format!("must be {} ('--policy list' describes them)", names.join(", "));
+        let must =
+            format!("must be {} ('scheduler --policy list' describes them)", names.join(", "));
         return refuse("policy", policy, must);
     }
     if policy == builtin::KERNEL
@@ -233,7 +234,7 @@ impl TuningArgs {
         let arg = |key: &str| definition.get_arguments().find(|arg| arg.get_id() == key);
         for pair in pairs {
             let refuse = |must| (pair.clone(), must);
-            let unknown = || refuse(file::unknown(&pair.0, &definition));
+            let unknown = || refuse(file::unknown(&pair.0, &definition, None));
             let arg = arg(&pair.0).ok_or_else(unknown)?;
             file::check(arg, std::slice::from_ref(&pair.1)).map_err(refuse)?;
         }

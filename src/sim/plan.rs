@@ -13,13 +13,13 @@ use super::{
     trace::Trace,
 };
 use crate::{
-    exit::{Exit, Failure},
+    exit::{self, Exit, Failure},
     machine::{stop::Stop, topology::Topology},
     settings::Tuning,
     stats::text,
 };
 use anyhow::{Context, Result};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use nix::time::{ClockId, clock_gettime};
 use std::{
     cell::Cell,
@@ -92,8 +92,12 @@ fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
 struct Progress(ProgressBar);
 
 impl Progress {
+    /// What takes no longer than this needs no bar, which would only flicker.
+    const QUIET: Duration = Duration::from_millis(500);
+
     fn new(runs: u64, duration_ns: u64) -> Self {
-        let bar = ProgressBar::new(runs.saturating_mul(duration_ns) / 1_000_000);
+        let length = runs.saturating_mul(duration_ns) / 1_000_000;
+        let bar = ProgressBar::with_draw_target(Some(length), ProgressDrawTarget::hidden());
         let style = "{bar:30} {percent}% of simulated time  {elapsed}, {eta} left";
         if let Ok(style) = ProgressStyle::with_template(style) {
             bar.set_style(style);
@@ -102,6 +106,9 @@ impl Progress {
     }
 
     fn add(&self, ns: u64) {
+        if self.0.is_hidden() && self.0.elapsed() > Self::QUIET {
+            self.0.set_draw_target(ProgressDrawTarget::stderr());
+        }
         self.0.inc(ns / 1_000_000);
     }
 
@@ -124,7 +131,9 @@ impl Plan {
         let mut bytes = Vec::new();
         File::open(&self.file)
             .and_then(|file| file.take(FILE_MAX + 1).read_to_end(&mut bytes))
-            .map_err(|error| refuse(format!("cannot read the scenario: {error}")))?;
+            .map_err(|error| {
+                refuse(format!("cannot read the scenario: {}", exit::reason(&error)))
+            })?;
         if bytes.len() as u64 > FILE_MAX {
             return Err(refuse(format!("a scenario has at most {FILE_MAX} bytes")));
         }

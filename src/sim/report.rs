@@ -4,7 +4,7 @@ use super::{
     scenario::Scenario,
     stats::{Durations, GroupStats, PolicyStats, Stats},
 };
-use crate::stats::text;
+use crate::stats::{table::wrap, text};
 use serde_json::{Map, Value, json};
 use std::{fmt::Write, fs, time::Duration};
 
@@ -50,8 +50,8 @@ impl Summary<'_> {
         self.stats.machine.switches as f64 / self.simulated_s().max(1e-9)
     }
 
-    /// For people: a row a group, and lines about the machine.
-    pub fn text(&self) -> String {
+    /// For people: a row a group, and lines about the machine. `width`: columns of the terminal, if there is one.
+    pub fn text(&self, width: Option<usize>) -> String {
         let head = [
             "group", "tasks", "cpu%", "due%", "wakeups", "p50", "p99", "p99.9", "max", "wait p99",
             "missed", "migr",
@@ -59,18 +59,22 @@ impl Summary<'_> {
         let mut rows = vec![head.map(str::to_owned).to_vec()];
         let named = self.scenario.group.iter().zip(&self.stats.groups);
         rows.extend(named.map(|(group, stats)| self.cells(&group.name, stats)));
-        let mut text = table(&rows);
-        let _ = writeln!(
-            text,
-            "{} CPUs  {:.1}% busy{}  {:.0} switches/s  {} run(s) from seed {}  log {:016x}",
-            self.scenario.topology.places.len(),
-            self.busy_percent(),
-            self.otherwise(),
-            self.switches_per_s(),
-            self.runs,
-            self.seed,
-            self.stats.log_hash
-        );
+        fit(&mut rows, width.unwrap_or(usize::MAX));
+        let machine = &self.stats.machine;
+        let mut about = vec![
+            format!("{} CPUs", self.scenario.topology.places.len()),
+            format!("{:.1}% busy", self.busy_percent()),
+        ];
+        // What else became of CPU time, where that happened.
+        for (ns, name) in [(machine.taken_ns, "taken"), (machine.offline_ns, "offline")] {
+            if ns > 0 {
+                about.push(format!("{:.1}% {name}", percent(ns, machine.cpu_ns)));
+            }
+        }
+        about.push(format!("{:.0} switches/s", self.switches_per_s()));
+        about.push(format!("{} run(s) from seed {}", self.runs, self.seed));
+        about.push(format!("log {:016x}", self.stats.log_hash));
+        let mut text = table(&rows) + &wrap(&about, width).join("\n") + "\n";
         let _ = writeln!(
             text,
             "simulated {:.1} s in {:.2} s  {:.0} events/s on a core",
@@ -79,20 +83,11 @@ impl Summary<'_> {
             self.events_per_s()
         );
         if let Some(policy) = &self.stats.policy {
-            text += &policy_line(policy);
+            for line in policy_items(policy).iter().flat_map(|items| wrap(items, width)) {
+                text += &(line + "\n");
+            }
         }
         text
-    }
-
-    /// What else became of CPU time, where that happened.
-    fn otherwise(&self) -> String {
-        let machine = &self.stats.machine;
-        let parts = [(machine.taken_ns, "taken"), (machine.offline_ns, "offline")];
-        parts
-            .iter()
-            .filter(|(ns, _)| *ns > 0)
-            .map(|&(ns, name)| format!("  {:.1}% {name}", percent(ns, machine.cpu_ns)))
-            .collect()
     }
 
     fn cells(&self, name: &str, stats: &GroupStats) -> Vec<String> {
@@ -170,21 +165,27 @@ fn peak_memory_kib() -> Option<u64> {
     line.trim().strip_suffix(" kB")?.parse().ok()
 }
 
-/// A policy in user space, in two lines.
-fn policy_line(policy: &PolicyStats) -> String {
-    let mut line = format!("policy {}", policy.name);
-    for (name, count) in policy.counts() {
-        let _ = write!(line, "  {name} {count}");
+/// A policy in user space: what became of offers, and how long that took.
+fn policy_items(policy: &PolicyStats) -> [Vec<String>; 2] {
+    let mut offers = vec![format!("policy {}", policy.name)];
+    offers.extend(policy.counts().iter().map(|(name, count)| format!("{name} {count}")));
+    if let Some(late) = offers.last_mut() {
+        let _ = write!(late, " for {:.1} s", policy.late_ns as f64 / 1e9);
     }
-    let _ = write!(line, " for {:.1} s\nanswer", policy.late_ns as f64 / 1e9);
-    for (name, durations) in [("", &policy.answer), ("  until it ran", &policy.served)] {
-        let us = |share| durations.percentile_us(share).map_or_else(|| "-".to_owned(), duration);
-        let _ = write!(line, "{name} p50 {} p99 {}", us(0.5), us(0.99));
-    }
-    for (name, value) in &policy.figures {
-        let _ = write!(line, "  {} {value}", text::printable(name.as_bytes()));
-    }
-    line + "\n"
+    let times = [("answer", &policy.answer), ("until it ran", &policy.served)];
+    let mut took: Vec<_> = times
+        .iter()
+        .map(|(name, durations)| {
+            let us =
+                |share| durations.percentile_us(share).map_or_else(|| "-".to_owned(), duration);
+            format!("{name} p50 {} p99 {}", us(0.5), us(0.99))
+        })
+        .collect();
+    let figures = policy.figures.iter();
+    took.extend(
+        figures.map(|(name, value)| format!("{} {value}", text::printable(name.as_bytes()))),
+    );
+    [offers, took]
 }
 
 fn policy_json(policy: &PolicyStats) -> Value {
@@ -198,6 +199,21 @@ fn policy_json(policy: &PolicyStats) -> Value {
         "served": percentiles(&policy.served),
         "figures": policy.figures,
     })
+}
+
+/// Columns that a narrow terminal has no room for, the first to be left out first.
+const DISPENSABLE: [&str; 6] = ["migr", "p99.9", "due%", "wakeups", "missed", "tasks"];
+
+/// Leaves columns out until the table is no wider than that, if it can be.
+fn fit(rows: &mut [Vec<String>], width: usize) {
+    for name in DISPENSABLE {
+        if table(rows).lines().all(|line| line.chars().count() <= width) {
+            break;
+        }
+        if let Some(column) = rows.first().and_then(|head| head.iter().position(|h| h == name)) {
+            rows.iter_mut().for_each(|row| drop(row.remove(column)));
+        }
+    }
 }
 
 /// Rows as aligned columns: the first to the left, the others to the right.
@@ -234,5 +250,27 @@ pub fn duration(us: f64) -> String {
         _ if us < 1_000.0 => format!("{us:.0}us"),
         _ if us < 1_000_000.0 => format!("{:.1}ms", us / 1e3),
         _ => format!("{:.2}s", us / 1e6),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_narrow_terminal_gets_fewer_columns() {
+        let head = ["group", "tasks", "due%", "wakeups", "p50", "p99.9", "missed", "migr"];
+        let whole: Vec<Vec<_>> =
+            vec![head.map(str::to_owned).to_vec(), head.map(|name| name.to_uppercase()).to_vec()];
+        let fitted = |width| {
+            let mut rows = whole.clone();
+            fit(&mut rows, width);
+            rows
+        };
+        assert_eq!(fitted(usize::MAX), whole);
+        let all = table(&whole).lines().map(str::len).max().expect("lines");
+        assert_eq!(fitted(all), whole);
+        assert_eq!(fitted(all - 1)[0], head[..7], "the migrations go first");
+        assert_eq!(fitted(0)[1], ["GROUP", "P50"], "what a table is for stays");
     }
 }

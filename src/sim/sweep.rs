@@ -5,11 +5,20 @@ use super::{
     report::{Summary, duration},
     scenario::Scenario,
 };
-use crate::{machine::stop::Stop, settings::Tuning};
+use crate::{
+    exit::{self, Exit, Failure},
+    machine::stop::Stop,
+    settings::Tuning,
+    stats::text,
+};
 use anyhow::{Context, Result};
 use plotters::prelude::*;
 use serde_json::{Value, json};
-use std::path::{Path, PathBuf};
+use std::{
+    fs::File,
+    io::Write,
+    path::{Path, PathBuf},
+};
 
 /// Values of a setting.
 #[derive(Debug, Clone, PartialEq)]
@@ -78,13 +87,25 @@ impl Sweep {
         json!({ "sweep": self.key, "points": points })
     }
 
+    /// The file of a chart, to be.
+    ///
+    /// # Errors
+    /// [`Exit::Usage`]: it cannot be written.
+    pub fn create(path: &Path) -> Result<File, Failure> {
+        File::create(path).map_err(|error| {
+            let name = text::printable(path.as_os_str().as_encoded_bytes());
+            let why = exit::reason(&error);
+            Failure::new(Exit::Usage, format!("--svg {name}: cannot write the chart: {why}"))
+        })
+    }
+
     /// The chart: latencies of groups over the setting, and switches, each on an axis of its own.
     ///
     /// # Errors
     /// When it cannot be drawn or written.
-    pub fn draw(&self, results: &[(u64, Results<'_>)], path: &Path) -> Result<()> {
+    pub fn draw(&self, results: &[(u64, Results<'_>)], mut file: File) -> Result<()> {
         let svg = self.chart(results).map_err(|e| anyhow::anyhow!("drawing the sweep: {e}"))?;
-        std::fs::write(path, svg).with_context(|| format!("writing {}", path.display()))
+        file.write_all(svg.as_bytes()).context("writing the chart")
     }
 
     fn chart(&self, results: &[(u64, Results<'_>)]) -> Result<String, Box<dyn std::error::Error>> {

@@ -151,7 +151,7 @@ fn cut(line: &str, limit: usize) -> String {
 }
 
 /// Items as lines no longer than `width`, as far as an item alone is not.
-fn wrap(items: &[String], width: Option<usize>) -> Vec<String> {
+pub(crate) fn wrap(items: &[String], width: Option<usize>) -> Vec<String> {
     let limit = width.unwrap_or(usize::MAX);
     let mut lines: Vec<String> = Vec::new();
     for item in items {
