@@ -1,6 +1,6 @@
 //! Builds the kernel's half. Everything generated goes to `OUT_DIR`:
-//! - `bpf_skel.rs`, `observer_skel.rs` and `rules_skel.rs`, the skeletons of `src/bpf/main.bpf.c`, `observer.bpf.c` and
-//!   `rules.bpf.c`, compiled by clang for BPF;
+//! - `bpf_skel.rs`, `observer_skel.rs`, `recorder_skel.rs` and `rules_skel.rs`, the skeletons of `src/bpf/main.bpf.c` and of
+//!   those beside it, compiled by clang for BPF;
 //! - `intf.rs`, the Rust view of `src/bpf/intf.h`;
 //! - `counters.rs`, the names and texts of the counters in `src/bpf/intf.h`;
 //! - `enums.rs`, a setter of the values of the kernel's enums in the skeleton;
@@ -35,6 +35,10 @@ fn main() -> Result<()> {
         .enable_skel("src/bpf/rules.bpf.c", "rules")
         .build()
         .context("building src/bpf/rules.bpf.c")?;
+    builder()?
+        .enable_skel("src/bpf/recorder.bpf.c", "recorder")
+        .build()
+        .context("building src/bpf/recorder.bpf.c")?;
 
     let intf = fs::read_to_string("src/bpf/intf.h").context("reading src/bpf/intf.h")?;
     fs::write(out_dir.join("counters.rs"), counter_table(&intf)?)
@@ -55,7 +59,7 @@ fn main() -> Result<()> {
         .header("src/bpf/policy.h")
         .clang_args(["-DPOLICY_FN=", "-x", "c"])
         .allowlist_file(".*/policy.h")
-        .blocklist_type("vclock|boost|effect|cpu_set|task_key|rule_call|explained|cpu_stats|cpu_ctx|llc_ctx|knobs|task_sample|waits")
+        .blocklist_type("vclock|boost|effect|cpu_set|task_key|rule_call|explained|cpu_stats|cpu_ctx|llc_ctx|knobs|task_sample|waits|traced")
         .generate()
         .context("generating bindings of src/bpf/policy.h")?
         .to_string()

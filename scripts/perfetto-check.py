@@ -1,6 +1,7 @@
-"""Decodes a trace of `scheduler simulate --perfetto` with the code that Perfetto publishes of its schema.
+"""Decodes traces of `scheduler simulate --perfetto` and `record` with the code that Perfetto publishes of its schema.
 
     perfetto-check.py SCHEDULER SCENARIO
+    perfetto-check.py TRACE
 
 Nothing in it may be unknown to that schema, and the time that it gives each group is what the report says. The trace
 processor itself is not in Perfetto's package: it is fetched at run time, which a build must not.
@@ -45,4 +46,23 @@ def check(scheduler, scenario):
     print(f"perfetto: {len(trace.packet)} packets, {wakeups} wakeups, as the schema has them")
 
 
-check(*sys.argv[1:])
+def check_recorded(path):
+    with open(path, "rb") as file:
+        trace = Trace.FromString(file.read())
+    threads, notes, switches = set(), 0, 0
+    for packet in trace.packet:
+        parts = [packet, packet.track_descriptor, packet.track_event]
+        parts += [packet.track_descriptor.thread, *packet.track_event.debug_annotations]
+        for part in parts:
+            assert not len(UnknownFieldSet(part)), part
+        if packet.HasField("track_descriptor"):
+            threads.add(packet.track_descriptor.uuid)
+        if packet.HasField("track_event"):
+            assert packet.track_event.track_uuid in threads and packet.timestamp, packet
+            notes += 1
+        switches += sum(event.HasField("sched_switch") for event in packet.ftrace_events.event)
+    assert switches, "no switch"
+    print(f"perfetto: {switches} switches and {notes} notes recorded, as the schema has them")
+
+
+check(*sys.argv[1:]) if len(sys.argv) > 2 else check_recorded(sys.argv[1])

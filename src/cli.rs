@@ -15,7 +15,7 @@ use crate::{
     machine::topology::Topology,
     manual::{self, Shell},
     policy::builtin,
-    profile,
+    profile, record,
     settings::{Format, Report, SOCKET_DEFAULT, Settings, Tuning},
     sim,
     stats::text,
@@ -53,6 +53,8 @@ pub enum Request {
     Top(top::Options),
     /// Tell of the tasks of that number or name, or of all rules, of the scheduler that has its socket there.
     Explain(PathBuf, Option<String>),
+    /// Record what runs where.
+    Record(record::Plan),
     /// Switch the running scheduler, which has its socket there, to this profile, or say which it has.
     Profile(PathBuf, Option<String>),
     /// Print this text: the help, the version, a man page, or a shell's completions.
@@ -220,6 +222,25 @@ enum Command {
         #[arg(long, value_name = "PATH", default_value = SOCKET_DEFAULT)]
         socket: PathBuf,
     },
+    /// Record every switch, wakeup and migration of this machine as a trace for ui.perfetto.dev
+    ///
+    /// Under whatever scheduler. Where this one runs the trace has its reasons, too: why a task got its CPU, what it was owed
+    /// and when it was due. Needs root. Memory is bounded by the ring; what finds no room there is counted.
+    Record {
+        /// The trace
+        #[arg(short, long, value_name = "FILE")]
+        output: PathBuf,
+
+        /// For how long, in seconds, 0.1 to 3600; Ctrl-C ends it before
+        #[arg(long, value_name = "SECONDS", default_value = "5")]
+        #[arg(value_parser = record_seconds, allow_hyphen_values = true)]
+        seconds: Duration,
+
+        /// Ring between the kernel and the recorder in KiB, 64 to 1048576, rounded up to a power of two
+        #[arg(long, value_name = "KIB", default_value_t = 16_384)]
+        #[arg(value_parser = ranged(RECORD_RING_KIB), allow_hyphen_values = true)]
+        ring_kib: u64,
+    },
     /// Print the completions of this command line for a shell
     ///
     /// An installation has them.
@@ -306,6 +327,8 @@ enum ConfigCommand {
 }
 
 const INTERVAL_S: RangeInclusive<f64> = 0.01..=86_400.0;
+const RECORD_S: RangeInclusive<f64> = 0.1..=3_600.0;
+const RECORD_RING_KIB: RangeInclusive<u64> = 64..=1 << 20;
 const TASKS: RangeInclusive<u64> = 1..=1000;
 /// One run of each compares nothing.
 const RUNS: RangeInclusive<u64> = 2..=1000;
@@ -359,15 +382,20 @@ fn sim_sweep(
     Ok(sim::Sweep { key, points, svg })
 }
 
-/// Parses the interval: seconds, with a fraction.
-fn interval(text: &str) -> Result<Duration, String> {
+/// Parses a time: seconds, with a fraction.
+fn seconds(text: &str, range: &RangeInclusive<f64>) -> Result<Duration, String> {
     // NaN is in no range.
-    text.parse().ok().filter(|s| INTERVAL_S.contains(s)).map(Duration::from_secs_f64).ok_or_else(
-        || {
-            let (low, high) = (INTERVAL_S.start(), INTERVAL_S.end());
-            format!("must be a number of seconds from {low} to {high}")
-        },
-    )
+    text.parse().ok().filter(|s| range.contains(s)).map(Duration::from_secs_f64).ok_or_else(|| {
+        format!("must be a number of seconds from {} to {}", range.start(), range.end())
+    })
+}
+
+fn interval(text: &str) -> Result<Duration, String> {
+    seconds(text, &INTERVAL_S)
+}
+
+fn record_seconds(text: &str) -> Result<Duration, String> {
+    seconds(text, &RECORD_S)
 }
 
 /// Reads a command line, the program's name first. `own` is the name of the policy that the program is made of, if it
@@ -424,6 +452,10 @@ where
             let (runs, warmup) = (runs as usize, warmup as usize);
             let tuning = tuning.tuning().map_err(|refusal| refusal.of_flag())?;
             return Ok(Request::Compare(Plan { runs, warmup, metric, json, tuning, command }));
+        }
+        Some(Command::Record { output, seconds, ring_kib }) => {
+            let ring_kib = (ring_kib as u32).next_power_of_two();
+            return Ok(Request::Record(record::Plan { out: output, seconds, ring_kib }));
         }
         Some(Command::Completions { shell }) => {
             return Ok(Request::Print(manual::completions(definition, shell)));

@@ -14,6 +14,7 @@ use crate::{
         stop::{Hangup, Stop},
     },
     policy::{Own, Policy, builtin},
+    record,
     relay::{self, Relay},
     reload::Reloader,
     settings::Relayed,
@@ -51,6 +52,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>, own: Option<Own>) -> ExitC
         Request::Doctor => doctor(),
         Request::Compare(plan) => compare(&plan),
         Request::Simulate(plan) => simulate(&plan, own),
+        Request::Record(plan) => record(&plan),
         Request::Top(options) => top::run(&options),
         Request::Profile(socket, name) => ask(&socket, "profile", "name", name.as_deref()),
         Request::Explain(socket, of) => ask(&socket, "explain", "of", of.as_deref()),
@@ -94,6 +96,14 @@ fn compare(plan: &Plan) -> Result<Exit, Failure> {
     preflight::require(&host)?;
     let results = compare::run(plan, &host, &Stop::on_signals()?)?;
     print(&if plan.json { results.json()? } else { results.text() })?;
+    Ok(Exit::Stopped)
+}
+
+/// `scheduler record`: a trace of this machine.
+fn record(plan: &record::Plan) -> Result<Exit, Failure> {
+    set_up_log(0);
+    let summary = record::run(plan, &Host::real(), &Stop::on_signals()?)?;
+    print(&format!("{}: {summary}\n", text::printable(plan.out.as_os_str().as_encoded_bytes())))?;
     Ok(Exit::Stopped)
 }
 

@@ -26,6 +26,7 @@ pub mod machine;
 pub mod manual;
 pub mod policy;
 pub mod profile;
+pub mod record;
 pub mod relay;
 pub mod reload;
 pub mod rules;
@@ -33,6 +34,7 @@ pub mod settings;
 pub mod sim;
 pub mod stats;
 pub mod top;
+pub mod trace;
 pub mod units;
 pub mod watch;
 

@@ -114,6 +114,10 @@ fn bad_values_are_refused_with_flag_and_range() {
             "'--sweep slice_us=500..2000': slice_min_us=900",
             "--slice-us, 500",
         ),
+        (&["record"], "--output", "required"),
+        (&["record", "-o", "/nosuch/x"], "--output /nosuch/x", "cannot write the trace"),
+        (&["record", "-o", "x", "--seconds", "0"], "--seconds", "0.1 to 3600"),
+        (&["record", "-o", "x", "--ring-kib", "63"], "--ring-kib", "64 to 1048576"),
         (&["simulate", "nosuch.toml"], "nosuch.toml: cannot read", "No such file or directory\n"),
         (
             &[

@@ -46,6 +46,10 @@ fn flags_are_those_of_the_program() {
         flags(&help_compare).into_iter().filter(|flag| *flag != "--help").collect();
     assert!(of_compare.contains("--runs"), "{of_compare:?}");
     assert_eq!(flags(section("## Comparing")), of_compare, "the section on compare");
+    let help_record = help(&["record"]);
+    let of_record: BTreeSet<_> =
+        flags(&help_record).into_iter().filter(|flag| *flag != "--help").collect();
+    assert_eq!(flags(section("## Recording")), of_record, "the section on record");
     let help_simulate = help(&["simulate"]);
     let of_simulate: BTreeSet<_> =
         flags(&help_simulate).into_iter().filter(|flag| *flag != "--help").collect();
@@ -59,7 +63,7 @@ fn flags_are_those_of_the_program() {
     assert!(of_top.iter().all(|flag| named.contains(flag)), "{of_top:?}");
     let of_explain = flags(&help_explain);
     assert!(of_explain.iter().all(|flag| named.contains(flag)), "{of_explain:?}");
-    let known = [&real, &of_compare, &of_simulate, &of_top, &of_explain];
+    let known = [&real, &of_compare, &of_simulate, &of_record, &of_top, &of_explain];
     assert!(named.iter().all(|flag| known.iter().any(|of| of.contains(flag))), "{named:?}");
 }
 

@@ -34,6 +34,8 @@ mod policy;
 mod programs;
 #[path = "vm/rcu.rs"]
 mod rcu;
+#[path = "vm/record.rs"]
+mod record;
 #[path = "vm/refusals.rs"]
 mod refusals;
 #[path = "vm/rules.rs"]
@@ -78,6 +80,7 @@ fn main() -> ExitCode {
             compare::CASES,
             conformance::CASES,
             rules::CASES,
+            record::CASES,
         ]
         .concat(),
         programs,

@@ -36,6 +36,13 @@ pub mod observer {
     include!(concat!(env!("OUT_DIR"), "/observer_skel.rs"));
 }
 
+/// The skeleton of `src/bpf/recorder.bpf.c`.
+#[allow(missing_docs, non_camel_case_types, non_upper_case_globals, non_snake_case, dead_code)]
+#[allow(clippy::all, clippy::undocumented_unsafe_blocks, clippy::unwrap_used)]
+pub mod recorder {
+    include!(concat!(env!("OUT_DIR"), "/recorder_skel.rs"));
+}
+
 /// The skeleton of `src/bpf/rules.bpf.c`.
 #[allow(missing_docs, non_camel_case_types, non_upper_case_globals, non_snake_case, dead_code)]
 #[allow(clippy::all, clippy::undocumented_unsafe_blocks, clippy::unwrap_used)]

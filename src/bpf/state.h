@@ -6,6 +6,7 @@
 #ifndef SCHEDULER_STATE_H
 #define SCHEDULER_STATE_H
 
+#include "maps.h"
 #include "task.h"
 
 /* Set by user space before load, constant from then on. */
@@ -35,14 +36,8 @@ struct {
 	__uint(max_entries, 1);
 } stats SEC(".maps");
 
-/* The next five are sized by user space before load: nr_cpu_ids, nr_llcs, LLC_PARTS times that. */
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__type(key, u32);
-	__type(value, struct cpu_topo);
-	__uint(max_entries, 1);
-} topo SEC(".maps");
-
+/* These, and those of maps.h, are sized by user space before load: nr_cpu_ids, nr_llcs, LLC_PARTS
+ * times that. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__type(key, u32);
@@ -52,45 +47,10 @@ struct {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(map_flags, BPF_F_MMAPABLE); /* a policy in user space looks at it */
-	__type(key, u32);
-	__type(value, struct cpu_ctx);
-	__uint(max_entries, 1);
-} cpus SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__type(key, u32);
-	__type(value, struct llc_ctx);
-	__uint(max_entries, 1);
-} llcs SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__type(key, u32);
 	__type(value, struct part_ctx);
 	__uint(max_entries, 1);
 } parts SEC(".maps");
-
-static __always_inline struct cpu_ctx *cpu_ctx_of(s32 cpu)
-{
-	u32 key = cpu;
-
-	return bpf_map_lookup_elem(&cpus, &key);
-}
-
-static __always_inline struct llc_ctx *llc_ctx_of(u32 llc)
-{
-	return bpf_map_lookup_elem(&llcs, &llc);
-}
-
-static __always_inline u32 llc_of(s32 cpu)
-{
-	u32 key = cpu;
-	struct cpu_topo *t = bpf_map_lookup_elem(&topo, &key);
-
-	return t ? t->llc : 0;
-}
 
 /* The mask is the bound that the verifier sees: MAX_LLCS is a power of two. */
 static __always_inline u32 nearest_llc(const struct llc_topo *t, u32 i)

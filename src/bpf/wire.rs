@@ -2,7 +2,7 @@
 
 use super::intf::{
     cpu_ctx, cpu_set, cpu_stats, cpu_topo, decision, effect, event, explained, llc_ctx, llc_topo,
-    relay, relay_call, rule_call, task_key, task_sample, waits,
+    relay, relay_call, rule_call, task_key, task_sample, traced, waits,
 };
 use std::{
     marker::PhantomData,
@@ -48,6 +48,8 @@ unsafe impl Wire for task_key {}
 unsafe impl Wire for rule_call {}
 // SAFETY: as above.
 unsafe impl Wire for explained {}
+// SAFETY: as above.
+unsafe impl Wire for traced {}
 
 /// The bytes of a value.
 pub fn bytes<T: Wire>(value: &T) -> &[u8] {

@@ -55,7 +55,6 @@ mod stats;
 mod sweep;
 mod task;
 mod topology;
-mod trace;
 
 pub use self::{
     machine::{Violation, follow, run, run_policy},
@@ -69,7 +68,6 @@ pub use self::{
     stats::{Durations, PolicyStats, Stats},
     sweep::Sweep,
     topology::parse as parse_topology,
-    trace::Trace,
 };
 
 /// The types and constants of `include/kernel.h`.

@@ -10,13 +10,13 @@ use super::{
     show::Follow,
     stats::Stats,
     sweep::Sweep,
-    trace::Trace,
 };
 use crate::{
     exit::{self, Exit, Failure},
     machine::{stop::Stop, topology::Topology},
     settings::Tuning,
     stats::text,
+    trace::Trace,
 };
 use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};

@@ -3,8 +3,8 @@
 use super::{
     machine::Machine,
     task::{Place, TaskId},
-    trace::{Named, Trace},
 };
+use crate::trace::{Named, Trace};
 
 /// Events between two looks at whether the run shall go on: some milliseconds.
 const LOOK_EVERY: u64 = 1 << 15;

@@ -1,6 +1,7 @@
-//! The traces of `--perfetto`, decoded by Perfetto's published schema.
+//! The traces of `simulate --perfetto` and of `record`, decoded by Perfetto's published schema.
 
 use protobuf::{CodedInputStream, rt::WireType};
+use std::collections::BTreeMap;
 
 /// What a trace tells of.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -9,6 +10,15 @@ pub enum What {
     Switch { prev: Named, next: Named },
     /// A task is woken.
     Waking(Named),
+    /// Something is said of a task beside that.
+    Note { pid: i32, name: String, said: BTreeMap<String, Said> },
+}
+
+/// What is said of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Said {
+    Number(i64),
+    Words(String),
 }
 
 /// A task as a trace names it.
@@ -48,23 +58,51 @@ impl Message {
     }
 
     fn bytes(&self, field: u32) -> Option<&[u8]> {
-        self.0.iter().find(|(tag, ..)| *tag == field).map(|(.., bytes)| &bytes[..])
+        self.all(field).next()
+    }
+
+    fn all(&self, field: u32) -> impl Iterator<Item = &[u8]> {
+        self.0.iter().filter(move |(tag, ..)| *tag == field).map(|(.., bytes)| &bytes[..])
+    }
+
+    fn text(&self, field: u32) -> String {
+        String::from_utf8(self.bytes(field).expect("a text").to_vec()).expect("UTF-8")
     }
 
     fn named(&self, comm: u32, pid: u32) -> Named {
-        let text = self.bytes(comm).expect("a name").to_vec();
-        Named { pid: self.number(pid) as i32, comm: String::from_utf8(text).expect("UTF-8") }
+        Named { pid: self.number(pid) as i32, comm: self.text(comm) }
     }
+}
+
+/// A `TrackEvent` on the track of one of these threads.
+fn note(event: &Message, threads: &BTreeMap<u64, i32>) -> What {
+    assert_eq!(event.number(9), 3, "TYPE_INSTANT");
+    let said = event.all(4).map(|bytes| {
+        let note = Message::parse(bytes);
+        let said = match note.bytes(6) {
+            Some(_) => Said::Words(note.text(6)),
+            None => Said::Number(note.number(4) as i64),
+        };
+        (note.text(10), said)
+    });
+    What::Note { pid: threads[&event.number(11)], name: event.text(23), said: said.collect() }
 }
 
 /// All entries of a trace, in its order.
 pub fn events(trace: &[u8]) -> Vec<Event> {
-    let packets = Message::parse(trace).0.into_iter();
-    packets
-        .map(|(tag, _, packet)| {
-            assert_eq!(tag, 1, "TracePacket");
-            let packet = Message::parse(&packet);
-            assert_eq!(packet.number(10), 1, "trusted_packet_sequence_id");
+    let (mut events, mut threads) = (Vec::new(), BTreeMap::new());
+    for (tag, _, packet) in Message::parse(trace).0 {
+        assert_eq!(tag, 1, "TracePacket");
+        let packet = Message::parse(&packet);
+        assert_eq!(packet.number(10), 1, "trusted_packet_sequence_id");
+        if let Some(track) = packet.bytes(60) {
+            let track = Message::parse(track);
+            let thread = Message::parse(track.bytes(4).expect("thread"));
+            threads.insert(track.number(1), thread.number(2) as i32);
+        } else if let Some(event) = packet.bytes(11) {
+            let what = note(&Message::parse(event), &threads);
+            events.push(Event { at_ns: packet.number(8), cpu: 0, what });
+        } else {
             let bundle = Message::parse(packet.bytes(1).expect("ftrace_events"));
             let event = Message::parse(bundle.bytes(2).expect("event"));
             let what = match (event.bytes(4), event.bytes(20)) {
@@ -75,7 +113,8 @@ pub fn events(trace: &[u8]) -> Vec<Event> {
                 (None, Some(waking)) => What::Waking(Message::parse(waking).named(1, 2)),
                 _ => panic!("neither sched_switch nor sched_waking"),
             };
-            Event { at_ns: event.number(1), cpu: bundle.number(1), what }
-        })
-        .collect()
+            events.push(Event { at_ns: event.number(1), cpu: bundle.number(1), what });
+        }
+    }
+    events
 }

@@ -10,7 +10,8 @@ use lab::{
 use nix::sys::signal::{Signal, kill};
 use scheduler::{
     settings::Tuning,
-    sim::{self, BUILTIN, Follow, Scenario, Trace},
+    sim::{self, BUILTIN, Follow, Scenario},
+    trace::Trace,
 };
 use std::{
     collections::BTreeMap, fmt::Write as _, fs, iter, ops::Range, path::Path, thread,
@@ -272,11 +273,12 @@ fn in_the_simulator(
     trace.finish()?;
     let entries: Vec<Entry> = perfetto::events(&fs::read(path)?)
         .into_iter()
-        .map(|event| match event.what {
+        .filter_map(|event| match event.what {
             What::Switch { prev, next } => {
-                Entry::Switch(event.at_ns, event.cpu, prev.pid, next.pid)
+                Some(Entry::Switch(event.at_ns, event.cpu, prev.pid, next.pid))
             }
-            What::Waking(task) => Entry::Waking(event.at_ns, task.pid),
+            What::Waking(task) => Some(Entry::Waking(event.at_ns, task.pid)),
+            What::Note { .. } => None,
         })
         .collect();
     // The mover is the first.

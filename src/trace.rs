@@ -1,10 +1,13 @@
-//! A trace of a run for ui.perfetto.dev and trace_processor: what runs where, as the kernel's own events tell of it.
+//! A trace for ui.perfetto.dev and trace_processor: what runs where, as the kernel's own events tell of it, and notes beside
+//! that on the tracks of threads.
 //!
 //! Field numbers are those of Perfetto's published `TracePacket`, `FtraceEventBundle`, `FtraceEvent`,
-//! `SchedSwitchFtraceEvent` and `SchedWakingFtraceEvent`. Protobuf's wire format needs a few lines here; a crate for it none fewer.
+//! `SchedSwitchFtraceEvent`, `SchedWakingFtraceEvent`, `TrackDescriptor`, `ThreadDescriptor`, `TrackEvent` and
+//! `DebugAnnotation`. Protobuf's wire format needs a few lines here; a crate for it none fewer.
 
 use anyhow::{Context, Result};
 use std::{
+    collections::HashSet,
     fs::File,
     io::{self, BufWriter, Write},
     path::Path,
@@ -21,11 +24,28 @@ pub struct Named {
     pub prio: i32,
 }
 
+/// What a note says beside its name.
+#[derive(Debug, Clone, Copy)]
+pub enum Said<'a> {
+    /// A number.
+    Number(i64),
+    /// Words.
+    Words(&'a str),
+}
+
+/// `TrackEvent.Type`.
+const TYPE_INSTANT: i64 = 3;
+
+/// Threads whose tracks are known to have been named; beyond that all are named again, so that a long trace of many
+/// takes no more memory than this.
+const NAMED_MAX: usize = 1 << 16;
+
 /// A trace that is being written.
 #[derive(Debug)]
 pub struct Trace {
     out: BufWriter<File>,
     error: Option<io::Error>,
+    named: HashSet<i32>,
 }
 
 impl Trace {
@@ -35,7 +55,51 @@ impl Trace {
     /// When the file cannot be made.
     pub fn create(path: &Path) -> Result<Self> {
         let file = File::create(path).with_context(|| format!("creating {}", path.display()))?;
-        Ok(Self { out: BufWriter::new(file), error: None })
+        Ok(Self::on(file))
+    }
+
+    /// Begins a trace in a file that is there.
+    pub fn on(file: File) -> Self {
+        Self { out: BufWriter::new(file), error: None, named: HashSet::new() }
+    }
+
+    /// Whether something could not be written. What comes then is dropped.
+    pub fn is_broken(&self) -> bool {
+        self.error.is_some()
+    }
+
+    /// A note on the track of a thread of a process, at an instant.
+    pub fn note(
+        &mut self,
+        now: u64,
+        (tgid, pid): (i32, i32),
+        name: &str,
+        said: &[(&str, Said<'_>)],
+    ) {
+        // Of a thread for as long as the trace.
+        let track = i64::from(pid) + 1;
+        if self.named.len() >= NAMED_MAX {
+            self.named.clear();
+        }
+        if self.named.insert(pid) {
+            let (mut thread, mut track_is) = (Message::default(), Message::default());
+            thread.int(1, tgid.into()).int(2, pid.into());
+            track_is.int(1, track).message(4, &thread);
+            let mut packet = Message::default();
+            self.packet(packet.message(60, &track_is));
+        }
+        let mut event = Message::default();
+        for (name, value) in said {
+            let mut note = Message::default();
+            match value {
+                Said::Number(number) => note.int(4, *number),
+                Said::Words(words) => note.text(6, words),
+            };
+            event.message(4, note.text(10, name));
+        }
+        event.int(9, TYPE_INSTANT).int(11, track).text(22, "scheduler").text(23, name);
+        let mut packet = Message::default();
+        self.packet(packet.int(8, now as i64).message(11, &event));
     }
 
     /// `sched_switch`: a CPU goes from one task to another. `state` is that of the first, `TASK_*`.
@@ -59,10 +123,14 @@ impl Trace {
         let (mut event, mut bundle) = (Message::default(), Message::default());
         event.int(1, now as i64).int(2, pid.into()).message(field, what);
         bundle.int(1, cpu.into()).message(2, &event);
-        let (mut packet, mut trace) = (Message::default(), Message::default());
+        let mut packet = Message::default();
+        self.packet(packet.message(1, &bundle));
+    }
+
+    fn packet(&mut self, packet: &mut Message) {
+        let mut trace = Message::default();
         // Packets of one writer, in their order.
-        packet.message(1, &bundle).int(10, 1);
-        trace.message(1, &packet);
+        trace.message(1, packet.int(10, 1));
         if self.error.is_none() {
             self.error = self.out.write_all(&trace.0).err();
         }
