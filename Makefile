@@ -33,11 +33,13 @@ SEEDS ?= 10000
 SECONDS ?= 60
 TARGETS ?=
 
-.PHONY: run metrics bench sim-bench soak fuzz perfetto gate examples test test-all check unit vm-all build share install uninstall kernel-6.12 kernels lint format vm deb package-test clean
+.PHONY: run metrics bench sim-bench soak fuzz perfetto gate examples test test-all check unit vm-all build share install uninstall kernel-6.12 kernels lint format vm deb rpm package-test clean
 
 # Says first where: on this machine if its kernel has sched_ext, you are root and you agree; else in a VM.
-run: build
-	@scripts/setup.sh test
+run:
+	@scripts/where.sh
+	@$(MAKE) --no-print-directory build
+	@scripts/setup.sh run
 	@scripts/kernels.sh 7.3
 	$(CARGO) build --release -p lab
 	@$(TARGET)/release/lab run $(TARGET)/release/scheduler
@@ -168,9 +170,14 @@ deb: build
 	@scripts/setup.sh deb
 	@packaging/deb.sh
 
-# The package as a machine of a user sees it, and the chart. As root; it takes minutes.
+rpm: build
+	@scripts/setup.sh rpm
+	@packaging/rpm.sh
+
+# The packages as a machine of a user sees them, and the chart. As root; it takes minutes.
 package-test: deb
 	@scripts/setup.sh package
+	@packaging/rpm.sh
 	@.cache/helm/bin/python packaging/chart-test.py
 	@packaging/test.sh
 

@@ -73,6 +73,9 @@ snapshot >"$work/after"
 diff "$work/before" "$work/after" || fail "files are left, or gone"
 ok "install, doctor, upgrade, remove, purge; nothing is left"
 
+# --- The other package, in the same tree.
+packaging/rpm-test.sh "$tree"
+
 # --- The same bytes, whatever the times of the files.
 find "$target/release/share" -type f -exec touch -d yesterday {} +
 packaging/deb.sh "$work/again.deb" >/dev/null

@@ -2,10 +2,11 @@
 # Makes sure that the tools are there. Silent when nothing is missing.
 #
 #   scripts/setup.sh build     what compiling needs
+#   scripts/setup.sh run       also what a virtual machine under load needs
 #   scripts/setup.sh check     also what the checks without a virtual machine need
 #   scripts/setup.sh test      also what the virtual machines need (default)
 #   scripts/setup.sh bench     also what the benchmarks need
-#   scripts/setup.sh deb       what compiling and making the package needs
+#   scripts/setup.sh deb       what compiling and making the package needs; rpm: the other
 #   scripts/setup.sh package   also what checking it needs
 #   scripts/setup.sh metrics   what compiling and the checks of metrics need
 #   scripts/setup.sh fuzz      what compiling and the fuzz targets need
@@ -19,8 +20,8 @@ cd "$(dirname "$0")/.."
 
 want=${1:-test}
 case $want in
-build | check | test | bench | deb | package | metrics | fuzz | perfetto) ;;
-*) echo "usage: scripts/setup.sh [build|check|test|bench|deb|package|metrics|fuzz|perfetto]" >&2; exit 2 ;;
+build | run | check | test | bench | deb | rpm | package | metrics | fuzz | perfetto) ;;
+*) echo "usage: scripts/setup.sh [build|run|check|test|bench|deb|rpm|package|metrics|fuzz|perfetto]" >&2; exit 2 ;;
 esac
 
 has() { command -v "$1" >/dev/null 2>&1; }
@@ -75,6 +76,14 @@ need_rust() {
 	exit 1
 }
 
+guests() {
+	need qemu-system-x86 "qemu-system-x86_64 10 or later" versioned qemu-system-x86_64 10
+	need busybox-static "busybox, statically linked" static_busybox
+	need stress-ng "stress-ng" has stress-ng
+	need xz-utils "xz" has xz
+	need zstd "zstd" has zstd
+}
+
 probe() {
 	missing='' packages='' qemu=''
 	need gcc "a C compiler, gcc" has gcc
@@ -87,12 +96,21 @@ probe() {
 	need_rust
 	need zlib1g-dev "zlib with headers" library zlib
 	[ "$want" != build ] || return 0
+	if [ "$want" = run ]; then
+		guests
+		return 0
+	fi
 	if [ "$want" = deb ] || [ "$want" = package ]; then
 		need dpkg-dev "dpkg-shlibdeps" has dpkg-shlibdeps
 		[ "$want" = package ] || return 0
 		need lintian "lintian" has lintian
+		need rpm "rpm" has rpm
 		need mmdebstrap "mmdebstrap" has mmdebstrap
 		need python3-venv "Python with venv" python_venv
+		return 0
+	fi
+	if [ "$want" = rpm ]; then
+		need binutils "strip" has strip
 		return 0
 	fi
 	if [ "$want" = perfetto ]; then
@@ -113,13 +131,9 @@ probe() {
 	need zsh "zsh" has zsh
 	need fish "fish" has fish
 	[ "$want" != check ] || return 0
-	need qemu-system-x86 "qemu-system-x86_64 10 or later" versioned qemu-system-x86_64 10
-	need busybox-static "busybox, statically linked" static_busybox
-	need stress-ng "stress-ng" has stress-ng
+	guests
 	need rt-tests "cyclictest and hackbench" has cyclictest
 	need util-linux "setpriv and taskset" has setpriv
-	need xz-utils "xz" has xz
-	need zstd "zstd" has zstd
 	[ "$want" = bench ] || return 0
 	need linux-perf "perf" has perf
 	# scx_rustland, one of the peers, is linked with it.
@@ -134,8 +148,14 @@ package_tools() {
 		python3 -m venv "$PWD/.cache/perfetto"
 		"$PWD/.cache/perfetto/bin/pip" install --quiet perfetto==0.59.1
 	fi
-	[ "$want" = deb ] || [ "$want" = package ] || return 0
 	tools=$PWD/.cache/tools
+	if [ "$want" = rpm ] || [ "$want" = package ]; then
+		if [ "$("$tools/bin/cargo-generate-rpm" --version 2>/dev/null)" != "cargo-generate-rpm 0.21.1" ]; then
+			echo "setup: building cargo-generate-rpm 0.21.1 into .cache/tools, a few minutes"
+			cargo install --quiet --locked --version 0.21.1 --root "$tools" cargo-generate-rpm
+		fi
+	fi
+	[ "$want" = deb ] || [ "$want" = package ] || return 0
 	if [ "$("$tools/bin/cargo-deb" --version 2>/dev/null)" != "cargo-deb 3.8.0" ]; then
 		echo "setup: building cargo-deb 3.8.0 into .cache/tools, a few minutes"
 		cargo install --quiet --locked --version 3.8.0 --root "$tools" cargo-deb

@@ -7,7 +7,7 @@ use crate::{
     exit::{Exit, Failure},
     machine::{
         notify::{Event, Notifier},
-        output::terminal_width,
+        output::{self, terminal_width},
         preflight::{self, Host},
         ruler::Ruler,
         scheduler::Scheduler,
@@ -123,13 +123,18 @@ fn simulate(plan: &sim::Plan, own: Option<&Own>) -> Result<Exit, Failure> {
         return Err(Failure::new(Exit::Usage, text));
     }
     // Refused before anything is simulated; the first run gets it.
-    let first = Mutex::new(policy()?);
+    let first = policy()?;
+    let has_policy = first.is_some();
+    let first = Mutex::new(first);
     let policies = || {
         let first = first.lock().unwrap_or_else(PoisonError::into_inner).take();
         let policy = first.map_or_else(policy, |policy| Ok(Some(policy)));
         Ok(policy.map_err(|failure| failure.error)?.map(sim::Hosted::new))
     };
-    let stop = Stop::on_signals()?;
+    for warning in scenario.without_effect(has_policy) {
+        complain(&format!("warning: {warning}"));
+    }
+    let stop = Stop::on_signals_or_end()?;
     if let Some(sweep) = &plan.sweep {
         return run_sweep(sweep, plan, &scenario, &policies, &stop);
     }
@@ -161,7 +166,7 @@ fn run_sweep(
     stop: &Stop,
 ) -> Result<Exit, Failure> {
     // Before all else: it may take long until there is something to draw.
-    let chart = sweep.svg.as_deref().map(sim::Sweep::create).transpose()?;
+    let chart = sweep.svg.as_deref().map(|path| output::create("--svg", path)).transpose()?;
     let results = sweep.run(plan, scenario, policies, stop)?;
     print(&if plan.json { format!("{}\n", sweep.json(&results)) } else { sweep.text(&results) })?;
     if let Some(file) = chart {

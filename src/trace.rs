@@ -10,7 +10,6 @@ use std::{
     collections::HashSet,
     fs::File,
     io::{self, BufWriter, Write},
-    path::Path,
 };
 
 /// A task as a trace names it.
@@ -49,16 +48,7 @@ pub struct Trace {
 }
 
 impl Trace {
-    /// Begins a trace.
-    ///
-    /// # Errors
-    /// When the file cannot be made.
-    pub fn create(path: &Path) -> Result<Self> {
-        let file = File::create(path).with_context(|| format!("creating {}", path.display()))?;
-        Ok(Self::on(file))
-    }
-
-    /// Begins a trace in a file that is there.
+    /// Begins a trace in a file.
     pub fn on(file: File) -> Self {
         Self { out: BufWriter::new(file), error: None, named: HashSet::new() }
     }

@@ -115,10 +115,15 @@ fn bad_values_are_refused_with_flag_and_range() {
             "--slice-us, 500",
         ),
         (&["record"], "--output", "required"),
-        (&["record", "-o", "/nosuch/x"], "--output /nosuch/x", "cannot write the trace"),
+        (&["record", "-o", "/nosuch/x"], "--output /nosuch/x", "this file cannot be written"),
         (&["record", "-o", "x", "--seconds", "0"], "--seconds", "0.1 to 3600"),
         (&["record", "-o", "x", "--ring-kib", "63"], "--ring-kib", "64 to 1048576"),
         (&["simulate", "nosuch.toml"], "nosuch.toml: cannot read", "No such file or directory\n"),
+        (
+            &["simulate", "scenarios/fork-storm.toml", "--perfetto", "/nosuch/x"],
+            "--perfetto /nosuch/x",
+            "this file cannot be written",
+        ),
         (
             &[
                 "simulate",
@@ -127,7 +132,7 @@ fn bad_values_are_refused_with_flag_and_range() {
                 "--svg=/nosuch/x.svg",
             ],
             "--svg /nosuch/x.svg",
-            "cannot write the chart",
+            "this file cannot be written",
         ),
         (&["simulate", "x", "--set", "lag_us=1"], "lag_us=1", "100 to 40000"),
         (&["simulate", "x", "--set", "slice_min_us=3001"], "slice_min_us=3001", "3000"),

@@ -5,8 +5,11 @@ mod perfetto;
 use nix::{
     libc::SIGINT,
     pty::openpty,
-    sys::signal::{Signal, kill},
-    unistd::Pid,
+    sys::{
+        signal::{Signal, kill},
+        stat::Mode,
+    },
+    unistd::{Pid, mkfifo},
 };
 use perfetto::What;
 use std::{
@@ -38,8 +41,8 @@ fn a_trace_that_cannot_be_written_costs_nothing_else() {
     assert!(error.contains("writing the trace: No space left"), "{error}");
     // Where it cannot even begin, nothing is simulated.
     let (code, table, error) = run("/nowhere/out");
-    assert_eq!((code, table.as_str()), (Some(1), ""));
-    assert!(error.contains("creating /nowhere/out"), "{error}");
+    assert_eq!((code, table.as_str()), (Some(2), ""));
+    assert!(error.contains("--perfetto /nowhere/out: this file cannot be written"), "{error}");
 }
 
 #[test]
@@ -118,6 +121,57 @@ fn an_interrupted_run_prints_what_there_is() {
     let length = File::from(pty.master).read(&mut drawn).expect("a bar was drawn");
     let drawn = String::from_utf8_lossy(&drawn[..length]);
     assert!(drawn.contains("% of simulated time"), "{drawn:?}");
+}
+
+/// Whatever it is stuck in: here a pipe that nobody reads, in practice a policy that loops.
+#[test]
+fn a_second_signal_ends_it_at_once() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let pipe = dir.path().join("pipe");
+    mkfifo(&pipe, Mode::S_IRWXU).expect("a pipe");
+    let mut child = Command::new(SCHEDULER)
+        .args(["simulate", &scenario("pinned-workers"), "--perfetto"])
+        .arg(&pipe)
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("it starts");
+    let pid = Pid::from_raw(child.id() as i32);
+    let interrupt = || {
+        thread::sleep(Duration::from_secs(1));
+        kill(pid, Signal::try_from(SIGINT).expect("a signal")).expect("it is there");
+    };
+    interrupt();
+    thread::sleep(Duration::from_secs(1));
+    assert_eq!(child.try_wait().expect("it is ours"), None, "the first is a wish");
+    interrupt();
+    assert_eq!(child.wait().expect("it ends").code(), Some(1));
+}
+
+#[test]
+fn what_never_happens_is_told() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("a.toml");
+    let text = "about = \"a\"\nduration = \"1s\"\ntopology = \"1 core\"\n\
+                [[group]]\nname = \"\\u001b[2J\"\ntasks = 1\nstart = \"1s..2s\"\nphases = [{ run = \"1s\" }]\n\
+                [[group]]\nname = \"there\"\ntasks = 1\nphases = [{ run = \"1s\" }]\n\
+                [[event]]\nat = \"1s\"\nkind = \"offline\"\ncpus = \"0\"\n\
+                [[event]]\nat = \"1ms\"\nkind = \"policy-stopped\"\nfor = \"1ms\"\n";
+    fs::write(&path, text).expect("written");
+    let run = |policy: &str| {
+        let args = ["simulate", path.to_str().expect("UTF-8"), "--policy", policy];
+        let output = Command::new(SCHEDULER).args(args).output().expect("it starts");
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        let all = [output.stdout, output.stderr].concat();
+        String::from_utf8(all).expect("UTF-8")
+    };
+    let said = run("kernel");
+    for words in ["starts after the end", "event 1 comes after the end", "event 2 stops the policy"]
+    {
+        assert!(said.contains(words), "{words}: {said}");
+    }
+    // What a file calls its groups does not reach the terminal as it is.
+    assert!(said.contains("\\x1b[2J") && !said.contains('\x1b'), "{said:?}");
+    assert!(!run("fifo").contains("event 2"), "there is one");
 }
 
 #[test]

@@ -298,6 +298,8 @@ fn bad_input_is_refused_in_a_line() {
         (format!("{head}{group}phases = [{{ jump = \"1ms\" }}]\n"), "jump"),
         (format!("{head}{group}phases = []\n"), "none takes time"),
         (format!("{head}{group}phases = [\"yield\"]\n"), "none takes time"),
+        (format!("{head}{group}phases = [{{ run = \"exp 0s\" }}]\n"), "none takes time"),
+        (format!("{head}{group}phases = [{{ sleep = \"0s..0s\" }}]\n"), "none takes time"),
         (format!("{head}{group}phases = [{{ run = \"1ms\" }}, {{ wake = \"b\" }}]\n"), "'b'"),
         (format!("{head}{group}nice = 20\n{run}"), "-20 to 19"),
         (format!("{head}{group}cpus = \"2\"\n{run}"), "0 to 1"),

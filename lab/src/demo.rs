@@ -210,6 +210,7 @@ fn show(scheduler: &Path, mut screen: impl Screen) -> Result<()> {
     ensure!(ended.success(), "the scheduler ended with {ended}");
 
     drop(load);
+    writeln!(screen, "run: measuring for the summary, some seconds")?;
     let figures = figures(scheduler)?;
     writeln!(screen, "\nSummary")?;
     writeln!(screen, "  kernel             Linux {kernel}")?;

@@ -1,10 +1,16 @@
 //! Standard output whose reader may be slow, stuck or gone.
 
 use super::stop::{Stop, Wake};
+use crate::{
+    exit::{self, Exit, Failure},
+    stats::text,
+};
 use std::{
     env,
+    fs::File,
     io::{self, IsTerminal, Write},
     os::fd::AsFd,
+    path::Path,
     time::Duration,
 };
 
@@ -54,6 +60,18 @@ pub fn write<W: Write + AsFd>(
         }
     }
     Ok(Written::Whole)
+}
+
+/// Makes the file that a flag names.
+///
+/// # Errors
+/// [`Exit::Usage`]: it cannot be written.
+pub fn create(flag: &str, path: &Path) -> Result<File, Failure> {
+    File::create(path).map_err(|error| {
+        let name = text::printable(path.as_os_str().as_encoded_bytes());
+        let why = exit::reason(&error);
+        Failure::new(Exit::Usage, format!("{flag} {name}: this file cannot be written: {why}"))
+    })
 }
 
 /// The width of the terminal that standard output is, in columns; none if it is not one. If the

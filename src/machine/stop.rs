@@ -1,12 +1,14 @@
 //! Signals, and waiting that a stop ends at once: for time to pass, or for a slow reader to take our output.
 
+use crate::exit::Exit;
 use anyhow::{Context, Result};
 use nix::{
     errno::Errno,
     poll::{PollFd, PollFlags, PollTimeout, poll},
 };
 use signal_hook::{
-    consts::{SIGHUP, SIGTERM},
+    consts::{SIGHUP, SIGINT, SIGTERM},
+    flag,
     low_level::pipe,
 };
 use std::{
@@ -17,7 +19,7 @@ use std::{
         unix::net::UnixStream,
     },
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{Arc, Mutex, PoisonError, Weak, atomic::AtomicBool},
     time::Duration,
 };
 
@@ -147,6 +149,26 @@ impl Stop {
         let stop = Self::new()?;
         on_ctrl_c(&stop)?;
         stop.0.on(SIGTERM)?;
+        Ok(stop)
+    }
+
+    /// One that SIGINT, SIGTERM and SIGHUP trigger, the second of which ends the process at once: for work that may be
+    /// somebody else's endless loop, and leaves nothing behind.
+    ///
+    /// # Errors
+    /// As [`Self::but_hangup`].
+    pub fn on_signals_or_end() -> Result<Self> {
+        let triggered = Arc::new(AtomicBool::new(false));
+        for signal in [SIGINT, SIGTERM, SIGHUP] {
+            // In this order: the first signal finds it false.
+            flag::register_conditional_shutdown(signal, Exit::Failed as i32, triggered.clone())
+                .and_then(|_| flag::register(signal, triggered.clone()))
+                .context("installing a signal handler")?;
+        }
+        let stop = Self::new()?;
+        for signal in [SIGINT, SIGTERM, SIGHUP] {
+            stop.0.on(signal)?;
+        }
         Ok(stop)
     }
 

@@ -7,8 +7,8 @@ mod recorder;
 
 use crate::{
     bpf::intf::{self, traced},
-    exit::{self, Exit, Failure},
-    machine::{preflight::Host, stop::Stop},
+    exit::Failure,
+    machine::{output, preflight::Host, stop::Stop},
     stats::text,
     trace::{Named, Said, Trace},
 };
@@ -18,7 +18,6 @@ use std::{
     cell::RefCell,
     ffi::c_char,
     fmt,
-    fs::File,
     mem::MaybeUninit,
     path::PathBuf,
     time::{Duration, Instant},
@@ -80,10 +79,7 @@ impl fmt::Display for Summary {
 /// [`Exit::Usage`] if the file cannot be written; as a load of the scheduler; when the disk is full.
 pub fn run(plan: &Plan, host: &Host, stop: &Stop) -> Result<Summary, Failure> {
     let name = text::printable(plan.out.as_os_str().as_encoded_bytes());
-    let file = File::create(&plan.out).map_err(|error| {
-        let why = exit::reason(&error);
-        Failure::new(Exit::Usage, format!("--output {name}: cannot write the trace: {why}"))
-    })?;
+    let file = output::create("--output", &plan.out)?;
     let mut storage = MaybeUninit::uninit();
     let mut recorder = Recorder::load(host, plan.ring_kib * 1024, &mut storage)?;
     let state = RefCell::new((Trace::on(file), Counts::default()));

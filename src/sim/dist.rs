@@ -67,6 +67,14 @@ impl Dist {
         }
     }
 
+    /// Nanoseconds: it is never shorter.
+    pub fn least(self) -> u64 {
+        match self {
+            Self::Fixed(least) | Self::Uniform(least, _) => least,
+            Self::Exponential(_) => 0,
+        }
+    }
+
     /// Reads one.
     ///
     /// # Errors

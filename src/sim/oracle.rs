@@ -182,8 +182,10 @@ impl Oracle {
             // Nor is it the scheduler who takes what higher classes have of its CPU.
             let taken_ns =
                 cpus[task.cpu() as usize].taken_until(now).saturating_sub(task.taken_before);
+            // However many there are, each gets a tick, the shortest that there is.
+            let round_ns = 2 * self.tick_ns * (nr / mine + 1);
             let limit = (STARVED_SLACK_NS + STARVED_TURNS * turn_ns * turns)
-                .min(self.timeout_ns / 2)
+                .min(round_ns.max(self.timeout_ns / 2))
                 + taken_ns;
             if waited > limit {
                 let what = format!(

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     exit::{self, Exit, Failure},
-    machine::{stop::Stop, topology::Topology},
+    machine::{output, stop::Stop, topology::Topology},
     settings::Tuning,
     stats::text,
     trace::Trace,
@@ -154,9 +154,9 @@ impl Plan {
         scenario: &'a Scenario,
         policies: &Policies<'_>,
         stop: &Stop,
-    ) -> Result<Results<'a>> {
+    ) -> Result<Results<'a>, Failure> {
         let results = Self::run_all(std::slice::from_ref(self), scenario, policies, stop)?;
-        results.into_iter().next().context("a plan of no runs")
+        Ok(results.into_iter().next().context("a plan of no runs")?)
     }
 
     /// The same for several plans with the same number of runs; those of which none has begun at `stop` have no results.
@@ -165,11 +165,13 @@ impl Plan {
         scenario: &'a Scenario,
         policies: &Policies<'_>,
         stop: &Stop,
-    ) -> Result<Vec<Results<'a>>> {
+    ) -> Result<Vec<Results<'a>>, Failure> {
         let Some(first) = plans.first() else { return Ok(Vec::new()) };
         let began = Instant::now();
         let total = first.runs * plans.len() as u64;
-        let trace = first.perfetto.as_deref().map(Trace::create).transpose()?;
+        let trace =
+            first.perfetto.as_deref().map(|path| output::create("--perfetto", path)).transpose()?;
+        let trace = trace.map(Trace::on);
         let untraced = Mutex::new(None);
         let (trace, progress) = (Mutex::new(trace), Progress::new(total, scenario.duration));
         let next = AtomicU64::new(0);

@@ -94,7 +94,7 @@ impl Summary<'_> {
         let whole = self.stats.machine.cpu_ns;
         let us = |us: Option<f64>| us.map_or_else(|| "-".to_owned(), duration);
         let mut cells = vec![
-            name.to_owned(),
+            text::printable(name.as_bytes()),
             (stats.tasks / self.runs).to_string(),
             format!("{:.2}", percent(stats.run_ns, whole)),
             stats

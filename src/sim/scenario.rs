@@ -3,7 +3,7 @@
 use super::{
     dist::{self, Dist},
     phase::{self, Phase},
-    script::Event,
+    script::{Event, What},
     topology,
 };
 use crate::{
@@ -241,12 +241,37 @@ impl Scenario {
                 .map_err(|e| format!("event: {e}"))?;
         }
         for group in &self.group {
+            // Simulated time would stand.
+            if !group.phases.iter().any(Phase::takes_time) {
+                return Err(group.refuse("phases: none takes time"));
+            }
             let lists = group.phases.iter().filter_map(Phase::cpus).chain(group.cpus.as_deref());
             for list in lists {
                 check_cpus(list, nr_cpus).map_err(|error| group.refuse(&error))?;
             }
         }
         Ok(())
+    }
+
+    /// What of it never happens, a line each. `has_policy`: a policy in user space decides.
+    pub fn without_effect(&self, has_policy: bool) -> Vec<String> {
+        let mut warnings = Vec::new();
+        for group in self.group.iter().filter(|group| group.tasks > 0) {
+            if group.start.least() >= self.duration {
+                let name = group.name.escape_default();
+                warnings.push(format!("group '{name}' starts after the end of the run"));
+            }
+        }
+        for (number, event) in (1..).zip(&self.event) {
+            if event.at >= self.duration {
+                warnings.push(format!("event {number} comes after the end of the run"));
+            } else if matches!(event.what, What::PolicyStopped { .. }) && !has_policy {
+                warnings.push(format!(
+                    "event {number} stops the policy in user space, and there is none: see --policy"
+                ));
+            }
+        }
+        warnings
     }
 
     /// Where the tasks of a group may run.

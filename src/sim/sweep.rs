@@ -5,20 +5,11 @@ use super::{
     report::{Summary, duration},
     scenario::Scenario,
 };
-use crate::{
-    exit::{self, Exit, Failure},
-    machine::stop::Stop,
-    settings::Tuning,
-    stats::text,
-};
+use crate::{exit::Failure, machine::stop::Stop, settings::Tuning, stats::text};
 use anyhow::{Context, Result};
 use plotters::prelude::*;
 use serde_json::{Value, json};
-use std::{
-    fs::File,
-    io::Write,
-    path::{Path, PathBuf},
-};
+use std::{fs::File, io::Write, path::PathBuf};
 
 /// Values of a setting.
 #[derive(Debug, Clone, PartialEq)]
@@ -53,7 +44,7 @@ impl Sweep {
         scenario: &'a Scenario,
         policies: &Policies<'_>,
         stop: &Stop,
-    ) -> Result<Vec<(u64, Results<'a>)>> {
+    ) -> Result<Vec<(u64, Results<'a>)>, Failure> {
         let plans: Vec<_> =
             self.points.iter().map(|&(_, tuning)| Plan { tuning, ..plan.clone() }).collect();
         let results = Plan::run_all(&plans, scenario, policies, stop)?;
@@ -64,7 +55,8 @@ impl Sweep {
     pub fn text(&self, results: &[(u64, Results<'_>)]) -> String {
         let Some((_, first)) = results.first() else { return String::new() };
         let mut rows = vec![vec![self.key.clone(), "busy%".into(), "switches/s".into()]];
-        rows[0].extend(first.summary.scenario.group.iter().map(|g| format!("{} p99", g.name)));
+        let names = first.summary.scenario.group.iter();
+        rows[0].extend(names.map(|g| format!("{} p99", text::printable(g.name.as_bytes()))));
         for (value, Results { summary, .. }) in results {
             let mut row = vec![
                 value.to_string(),
@@ -85,18 +77,6 @@ impl Sweep {
             .map(|(value, results)| json!({ "value": value, "result": results.summary.json() }))
             .collect();
         json!({ "sweep": self.key, "points": points })
-    }
-
-    /// The file of a chart, to be.
-    ///
-    /// # Errors
-    /// [`Exit::Usage`]: it cannot be written.
-    pub fn create(path: &Path) -> Result<File, Failure> {
-        File::create(path).map_err(|error| {
-            let name = text::printable(path.as_os_str().as_encoded_bytes());
-            let why = exit::reason(&error);
-            Failure::new(Exit::Usage, format!("--svg {name}: cannot write the chart: {why}"))
-        })
     }
 
     /// The chart: latencies of groups over the setting, and switches, each on an axis of its own.

@@ -266,7 +266,7 @@ fn in_the_simulator(
     }
     let scenario = Scenario::parse(&text, None).map_err(anyhow::Error::msg)?;
     let path = Path::new("/tmp/simulated");
-    let mut trace = Trace::create(path)?;
+    let mut trace = Trace::on(fs::File::create(path)?);
     let follow = Follow { trace: Some(&mut trace), ..Follow::default() };
     let (_, violation) = sim::follow(&scenario, BUILTIN, Tuning::default(), 1, None, follow)?;
     ensure!(violation.is_none(), "{}", violation.map(|v| v.to_string()).unwrap_or_default());

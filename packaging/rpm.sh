@@ -1,0 +1,24 @@
+#!/bin/sh
+# Packs what `make build` has built as an RPM package, into target/generate-rpm.
+#
+#   packaging/rpm.sh                   scheduler-VERSION-1.ARCHITECTURE.rpm
+#   packaging/rpm.sh FILE [VERSION]    into this file, as if it were of that version; for packaging/rpm-test.sh
+set -eu
+cd "$(dirname "$0")/.."
+umask 022
+target=${CARGO_TARGET_DIR:-target}
+# The time that all files in the package have, so that the same files are packed to the same bytes.
+SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}
+export SOURCE_DATE_EPOCH
+# cargo-generate-rpm neither strips nor compresses, and keeps the times of files that are older.
+stage=$target/release/rpm share=$target/release/share
+rm -rf "$stage"
+mkdir -p "$stage"
+strip -o "$stage/scheduler" "$target/release/scheduler"
+gzip -9 -n -c "$share/man/man8/scheduler.8" >"$stage/scheduler.8.gz"
+cp "$share/bash-completion/completions/scheduler" "$stage/scheduler.bash"
+cp "$share/zsh/site-functions/_scheduler" "$share/fish/vendor_completions.d/scheduler.fish" \
+	packaging/scheduler.service packaging/config.toml packaging/metrics.conf packaging/policy.conf \
+	LICENSE CHANGELOG.md README.md "$stage/"
+touch -d "@$SOURCE_DATE_EPOCH" "$stage"/*
+.cache/tools/bin/cargo-generate-rpm --auto-req builtin ${1:+--output "$1"} ${2:+--set-metadata "version = \"$2\""}
