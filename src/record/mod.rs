@@ -76,7 +76,7 @@ impl fmt::Display for Summary {
 /// Records as planned, or until the user stops it.
 ///
 /// # Errors
-/// [`Exit::Usage`] if the file cannot be written; as a load of the scheduler; when the disk is full.
+/// [`crate::exit::Exit::Usage`] if the file cannot be written; as a load of the scheduler; when the disk is full.
 pub fn run(plan: &Plan, host: &Host, stop: &Stop) -> Result<Summary, Failure> {
     let name = text::printable(plan.out.as_os_str().as_encoded_bytes());
     let file = output::create("--output", &plan.out)?;
