@@ -7,7 +7,7 @@ use crate::{
     process::Running,
     qemu::{self, Event, Guest, Mode, Topology},
     suite::base_initramfs,
-    vm::{SCHEDULER, Scheduler, sched_ext, wait_for},
+    vm::{SCHEDULER, sched_ext, wait_for},
 };
 use anyhow::{Context, Result, bail, ensure};
 use nix::{
@@ -22,7 +22,8 @@ use std::{
     convert::Infallible,
     env,
     fs::{self, File},
-    io::{self, BufRead, IsTerminal, Write},
+    io::{self, BufRead, BufReader, IsTerminal, Write},
+    os::unix::net::UnixStream,
     path::Path,
     process::{Command, Stdio},
     thread,
@@ -201,7 +202,9 @@ fn show(scheduler: &Path, mut screen: impl Screen) -> Result<()> {
     wait_for(START_LIMIT, || Ok(live.try_wait()?.is_some() || sched_ext("state")? == "enabled"))
         .context("waiting for the scheduler to be enabled")?;
     let load = start_load()?;
+    let mut asked = Figures::new()?;
     thread::sleep(LIVE);
+    let figures = asked.lines()?;
     if live.try_wait()?.is_none() {
         kill(Pid::from_raw(live.id().cast_signed()), Signal::SIGINT)
             .context("ending the live table")?;
@@ -210,8 +213,6 @@ fn show(scheduler: &Path, mut screen: impl Screen) -> Result<()> {
     ensure!(ended.success(), "the scheduler ended with {ended}");
 
     drop(load);
-    writeln!(screen, "run: measuring for the summary, some seconds")?;
-    let figures = figures(scheduler)?;
     writeln!(screen, "\nSummary")?;
     writeln!(screen, "  kernel             Linux {kernel}")?;
     writeln!(screen, "  CPUs               {cpus}")?;
@@ -229,29 +230,50 @@ fn start_load() -> Result<Running> {
         .context("starting the load: run scripts/setup.sh")
 }
 
-/// Another interval under the same load, read by machine.
-fn figures(scheduler: &Path) -> Result<Vec<(&'static str, String)>> {
-    const INTERVAL: &str = "2";
-    const LIMIT: Duration = Duration::from_secs(30);
-    let mut running =
-        Scheduler::start(&mut Command::new(scheduler), &["--json", "--interval", INTERVAL])?;
-    let _load = start_load()?;
-    // The first interval has the load only in part.
-    wait_for(LIMIT, || Ok(running.process().stdout().lines().count() > 2))
-        .context("waiting for statistics")?;
-    let text = running.process().stdout();
-    running.finish()?;
-    let sample: Value = serde_json::from_str(text.lines().nth(1).unwrap_or_default())
-        .context("reading statistics")?;
-    let number = |path: &str| sample.pointer(path).and_then(Value::as_f64);
-    let show = |path: &str, text: fn(f64) -> String| {
-        number(path).map_or_else(|| "not reported".to_owned(), text)
-    };
-    // As in the table above it.
-    let time = |us: f64| if us < 1e3 { format!("{us:.0}us") } else { format!("{:.1}ms", us / 1e3) };
-    Ok(vec![
-        ("wakeup latency p50", show("/total/wakeup_latency/p50_us", time)),
-        ("wakeup latency p99", show("/total/wakeup_latency/p99_us", time)),
-        ("switches/s", show("/total/switches_per_s", |n| format!("{n:.0}"))),
-    ])
+/// The scheduler's statistics, asked for beside the table: over all of the load, read by machine.
+struct Figures(BufReader<UnixStream>);
+
+impl Figures {
+    /// Where it answers (`scheduler --help`: --socket).
+    const SOCKET: &str = "/var/run/scx/root/stats";
+
+    fn new() -> Result<Self> {
+        const LIMIT: Duration = Duration::from_secs(10);
+        // It comes after the scheduler is attached.
+        wait_for(LIMIT, || Ok(Path::new(Self::SOCKET).exists()))
+            .context("waiting for the scheduler's socket")?;
+        let socket = UnixStream::connect(Self::SOCKET)
+            .with_context(|| format!("asking the scheduler at {}", Self::SOCKET))?;
+        socket.set_read_timeout(Some(LIMIT))?;
+        let mut figures = Self(BufReader::new(socket));
+        figures.ask()?;
+        Ok(figures)
+    }
+
+    /// What happened since it was asked last.
+    fn ask(&mut self) -> Result<Value> {
+        self.0.get_mut().write_all(b"{\"req\":\"stats\",\"args\":{\"target\":\"interval\"}}\n")?;
+        let mut line = String::new();
+        self.0.read_line(&mut line).context("waiting for statistics")?;
+        let answer: Value = serde_json::from_str(&line).context("reading statistics")?;
+        Ok(answer.pointer("/args/resp").cloned().unwrap_or(Value::Null))
+    }
+
+    /// The lines of the summary.
+    fn lines(&mut self) -> Result<Vec<(&'static str, String)>> {
+        let sample = self.ask()?;
+        let number = |path: &str| sample.pointer(path).and_then(Value::as_f64);
+        let show = |path: &str, text: fn(f64) -> String| {
+            number(path).map_or_else(|| "not reported".to_owned(), text)
+        };
+        // As in the table above it.
+        let time =
+            |us: f64| if us < 1e3 { format!("{us:.0}us") } else { format!("{:.1}ms", us / 1e3) };
+        Ok(vec![
+            ("wakeup latency p50", show("/total/wakeup_latency/p50_us", time)),
+            ("wakeup latency p99", show("/total/wakeup_latency/p99_us", time)),
+            ("wakeup latency max", show("/total/wakeup_latency/max_us", time)),
+            ("switches/s", show("/total/switches_per_s", |n| format!("{n:.0}"))),
+        ])
+    }
 }
