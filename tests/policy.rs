@@ -16,6 +16,15 @@ use scheduler::bpf::{
 const NICE0: u32 = 1024;
 const MS: u64 = 1_000_000;
 const SEC: u64 = 1000 * MS;
+
+const NO_BOOST: intf::boost = intf::boost {
+    budget_ns: 0,
+    period_ns: 0,
+    used_ns: 0,
+    period_at: 0,
+    expires_ns: 0,
+    expires_at: 0,
+};
 const VIRTUAL_MAX: u64 = 1 << 60;
 
 fn weights() -> impl Strategy<Value = u32> {
@@ -482,17 +491,29 @@ fn who_changes_between_boosts_has_one_budget() {
     assert!(unlike <= 4000 * MS, "{unlike}");
 }
 
+/// Who leaves its boost for a moment at the begin of each period owes what it overran all the same.
+#[test]
+fn who_leaves_a_boost_for_a_moment_keeps_its_debt() {
+    let mut boost = boost_adopted(NO_BOOST, 25 * MS, 100 * MS, 0, 7);
+    let mut taken = 0;
+    for tick in 0..10_000 {
+        let now = 7 + tick * MS;
+        if tick % 100 == 0 {
+            boost = boost_renewed(boost_adopted(boost, 0, 0, 0, now), now);
+            boost = boost_adopted(boost, 25 * MS, 100 * MS, 0, now);
+        }
+        boost = boost_renewed(boost, now);
+        // A fifth is its share by weight.
+        let ran = if boost_is_on(boost, now) { MS } else { MS / 5 };
+        boost.used_ns += ran;
+        taken += ran;
+    }
+    assert!(taken.abs_diff(2500 * MS) <= 100 * MS, "{taken}");
+}
+
 #[test]
 fn a_boost_ends_when_its_rule_says() {
-    let none: intf::boost = intf::boost {
-        budget_ns: 0,
-        period_ns: 0,
-        used_ns: 0,
-        period_at: 0,
-        expires_ns: 0,
-        expires_at: 0,
-    };
-    let hour = boost_adopted(none, MS, 100 * MS, 3600 * SEC, 5);
+    let hour = boost_adopted(NO_BOOST, MS, 100 * MS, 3600 * SEC, 5);
     assert_eq!(hour.expires_at, 3600 * SEC + 5);
     let again = boost_adopted(hour, 2 * MS, 100 * MS, 3600 * SEC, 9);
     assert_eq!(

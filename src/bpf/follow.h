@@ -214,13 +214,13 @@ int rule_hurry(struct rule_call *call)
 
 	if (!p)
 		return 0;
-	cpu = scx_bpf_task_cpu(p);
 	bpf_rcu_read_lock();
 	at = p->scx.dsq;
 	from = at ? at->id : SCX_DSQ_INVALID;
 	bpf_rcu_read_unlock();
 	if (!(from & SCX_DSQ_FLAG_BUILTIN))
 		hurry_in(p, from);
+	cpu = scx_bpf_task_cpu(p);
 	bpf_task_release(p);
 	/* It may have gone offline, and its queues been emptied, just before the move. */
 	cctx = cpu_ctx_of(cpu);

@@ -444,14 +444,14 @@ void BPF_STRUCT_OPS(sched_tick, struct task_struct *p)
 		w.nr_part = look_at_parts(cpu, llc, &w.part);
 	w.nr_cpu = cctx->pinned;
 	look_at_heads(&w, cctx, cpu, llc);
+	/* Who is bound here may preempt at each tick: whoever else waits may wait for long. */
+	if ((w.nr_llc || lctx->parts) && any_idle()) {
+		wake_idle_for_confined(llc, lctx->parts);
+		wake_idle_for_heads(llc);
+	}
 	if (scx_bpf_dsq_nr_queued(SCX_DSQ_LOCAL) <= 0 && !cctx->steal_from &&
 	    all_later(&w, due_vns)) {
-		if (lctx->parts && any_idle())
-			wake_idle_for_confined(llc, lctx->parts);
-		if (w.llc.waits) {
-			if (any_idle())
-				wake_idle_for_heads(llc);
-		} else if (smt_enabled && is_crowded(p, cctx, cpu))
+		if (!w.llc.waits && smt_enabled && is_crowded(p, cctx, cpu))
 			scx_bpf_task_set_slice(p, 0);
 		return;
 	}

@@ -155,7 +155,8 @@ POLICY_FN struct boost boost_renewed(struct boost b, u64 now)
 {
 	u64 passed = now - b.period_at, periods, paid_ns;
 
-	if (!b.period_ns || (s64)passed < (s64)b.period_ns)
+	/* Without a budget a debt stays: it is paid from the next. */
+	if (!b.budget_ns || !b.period_ns || (s64)passed < (s64)b.period_ns)
 		return b;
 	periods = passed / b.period_ns;
 	b.period_at += periods * b.period_ns;

@@ -109,6 +109,8 @@ static __always_inline void keep(struct task_struct *p, struct task_ctx *tctx, s
 			part_clocks(side, lctx->clock.now_vns);
 		} else if (lctx && !relayed) {
 			drive_clock(&lctx->clock, tctx->vruntime_vns, now, tctx->weight);
+			catch_up(&cctx->side, lctx->clock.now_vns,
+				 vtime_min(tctx->vruntime_vns, lctx->clock.now_vns), now);
 		}
 	}
 	count(CNT_KEPT);
@@ -172,9 +174,9 @@ static __always_inline bool steal_nearest(u32 llc)
 
 /*
  * The first tasks of a queue may want an idle CPU that missed its kick. Several, because
- * those that may run on few CPUs gather in front.
+ * those that may run on few CPUs gather in front. With linkage: the verifier walks it once.
  */
-static __always_inline void wake_idle_for_heads(u64 dsq)
+__attribute__((noinline)) int wake_idle_for_heads(u64 dsq)
 {
 	struct task_struct *p;
 	u32 seen = 0;
@@ -183,6 +185,7 @@ static __always_inline void wake_idle_for_heads(u64 dsq)
 		if (wake_idle_for(p) || ++seen >= WAKES_MAX)
 			break;
 	}
+	return 0;
 }
 
 /* The same for all parts of an LLC. With linkage: the verifier walks it once. */
@@ -396,20 +399,34 @@ __attribute__((noinline)) int look_at_confined(u32 llc, s32 cpu, struct head *h)
 
 /* The clock of an LLC is looked at so often for its pace. */
 #define PACE_GAP_NS (100ULL * 1000 * 1000)
+/* Of a crowded LLC it moves by a slice for each turn of all, which is a tick at 100 Hz. */
+#define PACE_NOISE_VNS (10ULL * 1000 * 1000)
 
-/* How far the clock of an LLC gets in PACE_GAP_NS; 0: it was idle meanwhile. */
-static __always_inline void note_pace(struct llc_ctx *lctx, u64 now)
+/*
+ * How far the clock of an LLC gets in PACE_GAP_NS; 0: it was idle meanwhile. With linkage: the
+ * verifier walks it once.
+ */
+__attribute__((noinline)) int note_pace(u32 llc, u64 now)
 {
-	u64 passed_ns = now - lctx->paced_at;
+	struct llc_ctx *lctx = llc_ctx_of(llc);
+	u64 at, clock_vns, pace_vns = 0;
+	s64 passed_ns, ahead_vns;
 
-	if (passed_ns < PACE_GAP_NS)
-		return;
-	lctx->pace_vns = 0;
-	if (passed_ns < 2 * PACE_GAP_NS)
-		lctx->pace_vns =
-			(lctx->clock.now_vns - lctx->paced_vns) * PACE_GAP_NS / passed_ns ?: 1;
-	lctx->paced_vns = lctx->clock.now_vns;
-	lctx->paced_at = now;
+	if (!lctx)
+		return 0;
+	at = lctx->paced_at;
+	passed_ns = now - at;
+	/* Ticks of all its CPUs are at one instant, and their clocks some ns apart: one of them. */
+	if (passed_ns < (s64)PACE_GAP_NS ||
+	    __sync_val_compare_and_swap(&lctx->paced_at, at, now) != at)
+		return 0;
+	clock_vns = lctx->clock.now_vns;
+	ahead_vns = clock_vns - lctx->paced_vns;
+	if (passed_ns < 2 * (s64)PACE_GAP_NS)
+		pace_vns = (ahead_vns > 0 ? (u64)ahead_vns * PACE_GAP_NS / (u64)passed_ns : 0) ?: 1;
+	lctx->pace_vns = pace_vns;
+	lctx->paced_vns = clock_vns;
+	return 0;
 }
 
 /*
@@ -419,7 +436,7 @@ static __always_inline void note_pace(struct llc_ctx *lctx, u64 now)
  */
 static __always_inline bool is_slower(const struct llc_ctx *lctx, const struct llc_ctx *than)
 {
-	return lctx->pace_vns && lctx->pace_vns * 3 < than->pace_vns * 2;
+	return lctx->pace_vns && lctx->pace_vns * 3 + 2 * PACE_NOISE_VNS < than->pace_vns * 2;
 }
 
 /*
@@ -442,7 +459,7 @@ static __always_inline void balance(struct cpu_ctx *cctx, s32 cpu, u32 llc, u64 
 
 	if (!lt || !mine)
 		return;
-	note_pace(mine, now);
+	note_pace(llc, now);
 	if (!lt->nr_nearest || now - cctx->balanced_at < gap_ns)
 		return;
 	turn = cctx->balance_turn++ % lt->nr_nearest;

@@ -91,6 +91,9 @@ pub struct Costs {
     /// From looking for a task in vain to being idle. Who is queued meanwhile saw no idle CPU.
     #[serde(deserialize_with = "span")]
     pub go_idle: u64,
+    /// How far apart the clocks of CPUs are at ticks, at most.
+    #[serde(deserialize_with = "span")]
+    pub clock_skew: u64,
     /// Work that a task has more of after it came from another CPU of its LLC.
     #[serde(deserialize_with = "span")]
     pub migrate: u64,
@@ -115,6 +118,7 @@ impl Default for Costs {
             resched: 12_500,
             ipi: 1_000,
             go_idle: 500,
+            clock_skew: 0,
             migrate: 2_000,
             migrate_llc: 20_000,
             migrate_node: 40_000,

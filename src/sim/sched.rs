@@ -2,6 +2,7 @@
 
 use super::{
     abi,
+    dist::Rng,
     events::Kind,
     hotplug::Stage,
     machine::Machine,
@@ -106,7 +107,12 @@ impl Machine<'_> {
         self.cpus[cpu as usize].tick_at = None;
         let Some(id) = self.kernel.cpus[cpu as usize].curr else { return };
         self.update_curr(cpu);
+        // Ticks of all CPUs are at one instant, which their clocks do not agree on.
+        let most_ns = self.scenario.costs.clock_skew;
+        let behind_ns = Rng::new(self.now, cpu.into()).below(most_ns + 1);
+        self.kernel.set_now(self.now - behind_ns);
         self.kernel.tick(cpu, id);
+        self.kernel.set_now(self.now);
         self.after_callback(cpu);
         self.arm_tick(cpu);
         if self.kernel.task(id).slice() == 0 {

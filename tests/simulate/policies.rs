@@ -42,12 +42,12 @@ fn judged<P: Policy + Default + 'static>() {
     for case in suite::all() {
         let (stats, violation) = run(case.text, 1, P::default());
         assert_eq!(violation, None, "{}", case.name);
+        // In a crowd the base takes most: they wait for longer than it lets any.
+        let tasks: u64 = stats.groups.iter().map(|group| group.tasks).sum();
+        let crowd = tasks > 16 * stats.machine.cpu_ns / stats.machine.simulated_ns;
         let policy = stats.policy.expect("a policy decided");
-        assert!(
-            policy.offered < 100 || policy.decided * 4 > policy.offered,
-            "{}: {policy:?}",
-            case.name
-        );
+        let most = policy.offered < 100 || policy.decided * 4 > policy.offered;
+        assert!(most || crowd, "{}: {policy:?}", case.name);
     }
 }
 
