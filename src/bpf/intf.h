@@ -304,18 +304,18 @@ struct side_clock {
  * attach, and after a CPU came online whose place was not known.
  */
 struct cpu_topo {
-	u32 llc; /* dense index of its last-level cache */
-	u32 node; /* NUMA node, dense index */
+	u32 llc;     /* dense index of its last-level cache */
+	u32 node;    /* NUMA node, dense index */
 	u32 sibling; /* the next thread of its core, round and round; itself if alone */
-	u32 in_llc; /* the next CPU of its LLC, likewise */
-	u32 part; /* of tasks that are confined in its LLC, and may use this CPU first */
+	u32 in_llc;  /* the next CPU of its LLC, likewise */
+	u32 part;    /* of tasks that are confined in its LLC, and may use this CPU first */
 	u32 present; /* 1: the topology of this CPU is known */
 };
 
 /* One element an LLC of the array map `llc_topo`. Same ownership. */
 struct llc_topo {
 	u32 node;
-	u32 first; /* CPU of it */
+	u32 first;             /* CPU of it */
 	u32 nr_nearest;
 	u16 nearest[MAX_LLCS]; /* the other LLCs, nearest first */
 };
@@ -329,34 +329,34 @@ struct llc_topo {
 struct cpu_ctx {
 	/* First: a pointer to it is the pointer that was checked, for the verifier. */
 	struct side_clock side; /* of the tasks that are bound to it */
-	u32 running_pid; /* 0: idle, or a task of another class */
-	u32 weight; /* of the running task, nice 0 is 1024 */
-	u64 running_at; /* up to here its run time is in `stats` */
+	u32 running_pid;  /* 0: idle, or a task of another class */
+	u32 weight;       /* of the running task, nice 0 is 1024 */
+	u64 running_at;   /* up to here its run time is in `stats` */
 	u64 vruntime_vns; /* its vruntime at running_at, by the clock of the LLC */
 	u64 deadline_vns; /* its deadline, likewise */
 	u64 preempted_at; /* last wakeup preemption. Written by any waker */
-	u64 released_at; /* when a higher class took the CPU; 0: none has it */
-	u64 idle_at; /* when it went idle; 0: it is not. Started by `snapshot`, too */
-	u64 balanced_at; /* last time it took, or tried to take, a task for balance */
-	u64 rescued_at; /* last time its own queue was searched for who waited too long */
-	u64 looked_at; /* when dispatch last asked how many tasks wait */
-	u64 empty_at; /* when dispatch last found nothing to do */
-	u32 slice_ns; /* base slice, from the queue length at looked_at */
-	u16 steal_from; /* LLC to take the next task from, plus 1; 0: none */
+	u64 released_at;  /* when a higher class took the CPU; 0: none has it */
+	u64 idle_at;      /* when it went idle; 0: it is not. Started by `snapshot`, too */
+	u64 balanced_at;  /* last time it took, or tried to take, a task for balance */
+	u64 rescued_at;   /* last time its own queue was searched for who waited too long */
+	u64 looked_at;    /* when dispatch last asked how many tasks wait */
+	u64 empty_at;     /* when dispatch last found nothing to do */
+	u32 slice_ns;     /* base slice, from the queue length at looked_at */
+	u16 steal_from;   /* LLC to take the next task from, plus 1; 0: none */
 	u16 balance_turn; /* which LLC its tick looks at next */
-	u8 crowded; /* ticks in a row that found a whole core idle and its own shared */
-	u8 pinned; /* 0: no task waits in its queue of bound ones */
-	u8 alone; /* 1: at looked_at no task waited in its LLC's queues */
-	u8 online; /* written by cpu_online, cpu_offline and init */
-	u16 nr_local; /* tasks in its local queue. Written by `snapshot` */
-	u16 nr_pinned; /* tasks in its queue of bound ones. Written by `snapshot` */
-	u64 snapshot_at; /* written by `snapshot` */
-	u64 wants_at; /* since when it waits for the policy in user space; 0: it does not */
-	u64 run_vtime; /* order that the running task was decided to have; see has_vtime */
-	u32 has_vtime; /* 0: nobody decided about the running task */
-	u16 give_way; /* 1: that policy wants what runs preempted. Written by relay_apply */
-	u16 parts_wait; /* 1: at looked_at tasks waited in the queues of its parts */
-	u32 parts; /* bits: parts of its LLC whose tasks it may run. Written by any CPU */
+	u8 crowded;       /* ticks in a row that found a whole core idle and its own shared */
+	u8 pinned;        /* 0: no task waits in its queue of bound ones */
+	u8 alone;         /* 1: at looked_at no task waited in its LLC's queues */
+	u8 online;        /* written by cpu_online, cpu_offline and init */
+	u16 nr_local;     /* tasks in its local queue. Written by `snapshot` */
+	u16 nr_pinned;    /* tasks in its queue of bound ones. Written by `snapshot` */
+	u64 snapshot_at;  /* written by `snapshot` */
+	u64 wants_at;     /* since when it waits for the policy in user space; 0: it does not */
+	u64 run_vtime;    /* order that the running task was decided to have; see has_vtime */
+	u32 has_vtime;    /* 0: nobody decided about the running task */
+	u16 give_way;     /* 1: that policy wants what runs preempted. Written by relay_apply */
+	u16 parts_wait;   /* 1: at looked_at tasks waited in the queues of its parts */
+	u32 parts;        /* bits: parts of its LLC whose tasks it may run. Written by any CPU */
 	u32 pad;
 };
 
@@ -373,17 +373,17 @@ struct part_ctx {
 /* One element an LLC of the array map `llcs`. */
 struct llc_ctx {
 	struct vclock clock; /* written by any of its CPUs, without a lock: see clock_advance() */
-	u32 nr_cpus; /* online. Written by cpu_online, cpu_offline and init */
-	u32 nr_queued; /* written by `snapshot` */
-	u64 queued_at; /* when a task was last about to be queued. Written by any CPU */
-	u64 part_at; /* the same for the queues of its parts */
+	u32 nr_cpus;    /* online. Written by cpu_online, cpu_offline and init */
+	u32 nr_queued;  /* written by `snapshot` */
+	u64 queued_at;  /* when a task was last about to be queued. Written by any CPU */
+	u64 part_at;    /* the same for the queues of its parts */
 	u64 rescued_at; /* last time its queue was searched for who waited too long */
-	u64 pushed_at; /* as clock.set_at, for push_clock() */
+	u64 pushed_at;  /* as clock.set_at, for push_clock() */
 	u64 paced_at; /* when its clock was last looked at for its pace, */
 	u64 paced_vns; /* what that showed, */
 	u64 pace_vns; /* and the pace before that: note_pace(). Written by any CPU */
 	u64 reached_vns; /* how far who runs there is: note_progress(). Written by any CPU */
-	u32 parts; /* bits: parts that tasks ever waited in. Written by any CPU */
+	u32 parts;      /* bits: parts that tasks ever waited in. Written by any CPU */
 	u32 pad;
 };
 
@@ -409,9 +409,9 @@ struct task_sample {
 /* What an event tells of. */
 enum event_kind {
 	EV_RUNNABLE, /* a task is offered */
-	EV_CPU, /* a CPU has nothing to run but what is offered */
-	EV_CHANGED, /* the weight or the affinity of a task that was offered before */
-	EV_EXITED, /* such a task is gone */
+	EV_CPU,      /* a CPU has nothing to run but what is offered */
+	EV_CHANGED,  /* the weight or the affinity of a task that was offered before */
+	EV_EXITED,   /* such a task is gone */
 };
 
 /*
@@ -420,22 +420,22 @@ enum event_kind {
  */
 struct event {
 	u64 told_at;
-	u64 enq_flags; /* SCX_ENQ_* */
-	u64 cgroup; /* id, as the inode of its directory; 0: unknown */
-	u64 started_at; /* of its last run; 0: it never ran */
+	u64 enq_flags;    /* SCX_ENQ_* */
+	u64 cgroup;       /* id, as the inode of its directory; 0: unknown */
+	u64 started_at;   /* of its last run; 0: it never ran */
 	u64 stopped_at;
-	u64 burst_ns; /* run since it woke */
-	u64 nvcsw; /* context switches: by its own will, */
-	u64 nivcsw; /* and not */
+	u64 burst_ns;     /* run since it woke */
+	u64 nvcsw;        /* context switches: by its own will, */
+	u64 nivcsw;       /* and not */
 	u64 vruntime_vns; /* by the clock of LLC 0, so that those of all tasks compare */
-	u32 kind; /* enum event_kind */
+	u32 kind;         /* enum event_kind */
 	s32 pid;
 	s32 tgid;
-	s32 cpu; /* EV_CPU: that; else where the task ran last; -1: nowhere */
-	u32 offer; /* number of the offer of this task */
+	s32 cpu;          /* EV_CPU: that; else where the task ran last; -1: nowhere */
+	u32 offer;        /* number of the offer of this task */
 	u32 weight;
 	s32 nice;
-	u32 policy; /* SCHED_* */
+	u32 policy;       /* SCHED_* */
 	char comm[TASK_COMM_CHARS];
 };
 
@@ -463,55 +463,55 @@ enum verdict {
 
 /* An element of the array `decisions`, which user space writes. */
 struct decision {
-	u64 vtime; /* lower runs first, among those decided for the same CPU and for any */
+	u64 vtime;    /* lower runs first, among those decided for the same CPU and for any */
 	u64 slice_ns; /* 0: the longest of the settings */
-	s32 pid; /* 0: none, `cpu` is preempted or, without flags, looks at its queues */
+	s32 pid;      /* 0: none, `cpu` is preempted or, without flags, looks at its queues */
 	u32 offer;
-	u32 cpu; /* ABSENT: any */
-	u16 flags; /* DECISION_* */
-	u16 verdict; /* written by the kernel's half */
+	u32 cpu;      /* ABSENT: any */
+	u16 flags;    /* DECISION_* */
+	u16 verdict;  /* written by the kernel's half */
 };
 
 /* What `relay_apply` is called with, and answers. */
 struct relay_call {
-	u32 nr; /* elements of `decisions` to apply */
+	u32 nr;         /* elements of `decisions` to apply */
 	u32 nr_offered; /* answer: tasks that wait for a decision */
 	u32 nr_decided; /* answer: tasks that wait for a CPU, decided */
-	u32 late; /* answer: 1 while the base has taken over */
-	u64 now_at; /* answer: the clock of events */
+	u32 late;       /* answer: 1 while the base has taken over */
+	u64 now_at;     /* answer: the clock of events */
 };
 
 /* What waits, as the timer of the relay sees it. */
 struct relay_look {
 	u32 nr_for_cpus; /* tasks decided for one CPU that wait for it */
-	u32 nr_online; /* CPUs */
-	u32 preempted; /* 1: a CPU was preempted for the first of those for any */
+	u32 nr_online;   /* CPUs */
+	u32 preempted;   /* 1: a CPU was preempted for the first of those for any */
 	u32 pad;
 };
 
 /* The state of the relay. The kernel's half writes it. */
 struct relay {
-	u64 asked_at; /* since when CPUs want a decision and none came; 0: they do not */
-	u64 armed_at; /* when the timer was last started */
-	u64 base_at; /* when a CPU last took from a queue of the base */
-	u64 late_at; /* since when the base has taken over; 0: it has not */
-	u64 retry_at; /* not before then does the policy get another try */
-	u64 backoff_ns; /* how long it had to wait for its last try */
-	u64 late_ns; /* all spells of lateness that are over, together */
-	u64 offered_at; /* when a task was last offered */
-	u64 rescued_at; /* when the queues were last searched for who is overdue */
-	u32 tgid; /* the policy's process */
-	u32 armed; /* 1: the timer runs */
-	u32 ticking; /* 1: it is about to be armed again, or not */
+	u64 asked_at;     /* since when CPUs want a decision and none came; 0: they do not */
+	u64 armed_at;     /* when the timer was last started */
+	u64 base_at;      /* when a CPU last took from a queue of the base */
+	u64 late_at;      /* since when the base has taken over; 0: it has not */
+	u64 retry_at;     /* not before then does the policy get another try */
+	u64 backoff_ns;   /* how long it had to wait for its last try */
+	u64 late_ns;      /* all spells of lateness that are over, together */
+	u64 offered_at;   /* when a task was last offered */
+	u64 rescued_at;   /* when the queues were last searched for who is overdue */
+	u32 tgid;         /* the policy's process */
+	u32 armed;        /* 1: the timer runs */
+	u32 ticking;      /* 1: it is about to be armed again, or not */
 	u32 rescued_turn; /* how often they were */
-	struct relay_look seen; /* what the timer saw last */
+	struct relay_look seen;    /* what the timer saw last */
 	struct relay_look looking; /* what it is seeing */
 };
 
 /* Whose waits the observer of `scheduler compare` counts, each by itself. */
 enum waiters {
 	WAITERS_COMMAND, /* what the compared command runs */
-	WAITERS_OTHERS, /* everybody else */
+	WAITERS_OTHERS,  /* everybody else */
 	NR_WAITERS,
 };
 
