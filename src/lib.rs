@@ -24,6 +24,7 @@ pub mod endpoint;
 pub mod exit;
 pub mod machine;
 pub mod manual;
+mod placed;
 pub mod policy;
 pub mod profile;
 pub mod record;

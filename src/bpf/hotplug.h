@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * The callbacks for CPUs that are taken by a higher class, go offline, and come back.
+ * The callbacks for CPUs that are taken by a higher class, go idle, go offline, and come back.
  */
 #ifndef SCHEDULER_HOTPLUG_H
 #define SCHEDULER_HOTPLUG_H
@@ -24,6 +24,80 @@ void BPF_STRUCT_OPS(sched_cpu_acquire, s32 cpu, struct scx_cpu_acquire_args *arg
 	cctx->released_at = 0;
 }
 
+/*
+ * On its way out a CPU first waits until all who read under RCU have done so, and only then is
+ * the scheduler told. Meanwhile the kernel asks nothing for it: it runs what is in its local
+ * queue and in the global one. Who waits in another, reads, and may run nowhere else would
+ * hold up the CPU, and with it everybody who waits for a grace period, for ever (seen on 6.12
+ * and 6.16). It shows when the CPU goes idle unasked.
+ */
+
+struct leaving_timer {
+	struct bpf_timer timer;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__type(key, u32);
+	__type(value, struct leaving_timer);
+	__uint(max_entries, 1);
+} leaving_timers SEC(".maps");
+
+/* Some kernels tell of an idle CPU again each time that it finds nothing: no sooner than this. */
+#define LEAVING_GAP_NS (1000ULL * 1000)
+
+static void note_leaving(struct cpu_ctx *cctx)
+{
+	struct leaving_timer *t;
+	u32 zero = 0;
+
+	cctx->leaving = 1;
+	t = bpf_map_lookup_elem(&leaving_timers, &zero);
+	if (t)
+		bpf_timer_start(&t->timer, LEAVING_GAP_NS, 0);
+}
+
+/*
+ * A CPU went idle. What was queued while it was on its way there, seen by nobody as
+ * idle yet, it fetches itself: what was announced since dispatch found nothing, or
+ * QUEUEING_NS before that.
+ */
+void BPF_STRUCT_OPS(sched_update_idle, s32 cpu, bool idle)
+{
+	struct cpu_ctx *cctx = cpu_ctx_of(cpu);
+	u64 now = scx_bpf_now();
+	struct llc_ctx *lctx;
+	bool look;
+	u32 llc;
+
+	if (!cctx)
+		return;
+	if (!idle) {
+		if (cctx->idle_at)
+			count_add(CNT_IDLE_NS, now - cctx->idle_at);
+		cctx->idle_at = 0;
+		return;
+	}
+	/* On its way out it would be taken for an idle one until it is back. */
+	if (!cctx->online || !cctx->asked) {
+		scx_bpf_test_and_clear_cpu_idle(cpu);
+		if (cctx->online)
+			note_leaving(cctx);
+		return;
+	}
+	cctx->asked = 0;
+	llc = llc_of(cpu);
+	lctx = llc_ctx_of(llc);
+	look = cctx->pinned || (lctx && (s64)(cctx->empty_at - lctx->queued_at) < (s64)QUEUEING_NS);
+	/* Some kernels tell of it again when an idle CPU finds nothing to do. */
+	if (!cctx->idle_at) {
+		cctx->idle_at = now;
+		look = look || nr_in_llc(llc);
+	}
+	if (look)
+		kick_idle(cpu);
+}
+
 static void set_online(s32 cpu, bool online)
 {
 	struct cpu_ctx *cctx = cpu_ctx_of(cpu);
@@ -32,6 +106,8 @@ static void set_online(s32 cpu, bool online)
 	if (!cctx || !lctx || cctx->online == online)
 		return;
 	cctx->online = online;
+	cctx->asked = 1;
+	cctx->leaving = 0;
 	__sync_fetch_and_add(&lctx->nr_cpus, online ? 1 : -1);
 }
 
@@ -87,6 +163,35 @@ void BPF_STRUCT_OPS_SLEEPABLE(sched_cpu_offline, s32 cpu)
 	set_online(cpu, false);
 	count_on(cpu, CNT_HOTPLUG);
 	leave_cpu(cpu);
+}
+
+/* What waits for a CPU that went idle unasked is put where that looks, and it does. */
+static int empty_leaving(void *map, u32 *key, struct leaving_timer *t)
+{
+	s32 cpu;
+
+	bpf_for(cpu, 0, nr_cpu_ids) {
+		struct cpu_ctx *cctx = cpu_ctx_of(cpu);
+
+		if (!cctx || !cctx->online || !cctx->leaving)
+			continue;
+		leave_cpu(cpu);
+		scx_bpf_kick_cpu(cpu, 0);
+	}
+	return 0;
+}
+
+static int start_leaving(void)
+{
+	struct leaving_timer *t;
+	u32 zero = 0;
+	int err;
+
+	t = bpf_map_lookup_elem(&leaving_timers, &zero);
+	if (!t)
+		return -ENOENT;
+	err = bpf_timer_init(&t->timer, &leaving_timers, CLOCK_MONOTONIC);
+	return err ?: bpf_timer_set_callback(&t->timer, empty_leaving);
 }
 
 #endif /* SCHEDULER_HOTPLUG_H */

@@ -155,7 +155,7 @@ static __always_inline void choose_target(struct task_struct *p, s32 cpu, struct
 	follow(p, tctx, now);
 	to->slice_ns = slice_of(tctx, cpu);
 	if ((to->enq_flags & SCX_ENQ_LAST) && !is_offerable(p)) {
-		s32 core = claim_core(p, cpu);
+		s32 core = claim_another(p, cpu, SCX_PICK_IDLE_CORE);
 
 		/* If somebody was faster it is queued, and its CPU goes idle and finds it there. */
 		if (core >= 0) {
@@ -179,11 +179,11 @@ static __always_inline void choose_target(struct task_struct *p, s32 cpu, struct
 		/*
 		 * Once in a row, and near its clock: the slice it had, and the tick that ended it.
 		 * A reader is done long before; who is not waits like others.
-		 * So does whom a higher class displaced: its CPU does not look at the global queue,
-		 * an idle one of another node has another, and entered from cpu_release everybody
-		 * counts as a reader.
+		 * So does whom a higher class displaced: entered from cpu_release everybody counts
+		 * as a reader.
 		 */
-		first = !(to->enq_flags & SCX_ENQ_REENQ) && is_rcu_reader(p) && !tctx->went_first &&
+		first = !(to->enq_flags & (SCX_ENQ_REENQ | SCX_ENQ_LAST)) && is_rcu_reader(p) &&
+			!tctx->went_first &&
 			!vtime_before(
 				clock_now(tctx) +
 					to_virtual(knobs.slice_max_ns + LAST_TICK_NS, tctx->weight),
@@ -192,10 +192,15 @@ static __always_inline void choose_target(struct task_struct *p, s32 cpu, struct
 	tctx->went_first = first;
 	if (to->enq_flags & SCX_ENQ_REENQ)
 		count(CNT_REENQUEUED);
-	/* Served by the kernel before it asks us, and where it no longer does. */
+	/*
+	 * Its CPU serves that before it asks us. So it does the global queue, but others would
+	 * fill that with readers, and this CPU would never ask.
+	 */
 	if (first) {
+		s32 idle = any_idle() ? claim_another(p, cpu, 0) : -ENOENT;
+
 		tctx->placed = PLACED_READER;
-		to->dsq = SCX_DSQ_GLOBAL;
+		to->dsq = idle >= 0 ? SCX_DSQ_LOCAL_ON | (u32)idle : SCX_DSQ_LOCAL;
 		return;
 	}
 	if (!tctx->queued_at)
@@ -246,8 +251,6 @@ void BPF_STRUCT_OPS(sched_enqueue, struct task_struct *p, u64 enq_flags)
 		scx_bpf_dsq_insert(p, to.dsq, to.slice_ns, to.enq_flags);
 	if (to.by_deadline && !to.only_cpu_busy)
 		wake_idle_for(p);
-	else if (to.dsq == SCX_DSQ_GLOBAL)
-		wake_idle_of_node(p, scx_bpf_task_cpu(p));
 }
 
 /* ---- what next ---- */
@@ -266,6 +269,8 @@ void BPF_STRUCT_OPS(sched_dispatch, s32 cpu, struct task_struct *prev)
 		count(CNT_BAD_CONTEXT);
 		return;
 	}
+	cctx->asked = 1;
+	cctx->leaving = 0;
 	if (cctx->steal_from) {
 		u32 from = cctx->steal_from - 1;
 
@@ -280,7 +285,9 @@ void BPF_STRUCT_OPS(sched_dispatch, s32 cpu, struct task_struct *prev)
 
 	/* The running task goes on unless something that is due earlier waits. */
 	tctx = still_runnable(prev, cpu);
-	if (!tctx && now - cctx->looked_at < LOOK_GAP_NS && take_at_once(cctx, lctx, llc, cpu, now))
+	/* An idle CPU was called for somebody: the one place that no instant says. */
+	if (!tctx && !cctx->idle_at && now - cctx->looked_at < LOOK_GAP_NS &&
+	    take_at_once(cctx, lctx, llc, cpu, now))
 		return;
 	cctx->looked_at = now;
 	w = count_waiting(cctx, cpu, llc);
@@ -473,45 +480,6 @@ bool BPF_STRUCT_OPS(sched_yield, struct task_struct *from, struct task_struct *t
 	return false;
 }
 
-/*
- * A CPU went idle. What was queued while it was on its way there, seen by nobody as
- * idle yet, it fetches itself: what was announced since dispatch found nothing, or
- * QUEUEING_NS before that.
- */
-
-void BPF_STRUCT_OPS(sched_update_idle, s32 cpu, bool idle)
-{
-	struct cpu_ctx *cctx = cpu_ctx_of(cpu);
-	u64 now = scx_bpf_now();
-	struct llc_ctx *lctx;
-	bool look;
-	u32 llc;
-
-	if (!cctx)
-		return;
-	if (!idle) {
-		if (cctx->idle_at)
-			count_add(CNT_IDLE_NS, now - cctx->idle_at);
-		cctx->idle_at = 0;
-		return;
-	}
-	/* On its way out it would be taken for an idle one until it is back. */
-	if (!cctx->online) {
-		scx_bpf_test_and_clear_cpu_idle(cpu);
-		return;
-	}
-	llc = llc_of(cpu);
-	lctx = llc_ctx_of(llc);
-	look = cctx->pinned || (lctx && (s64)(cctx->empty_at - lctx->queued_at) < (s64)QUEUEING_NS);
-	/* Some kernels tell of it again when an idle CPU finds nothing to do. */
-	if (!cctx->idle_at) {
-		cctx->idle_at = now;
-		look = look || nr_in_llc(llc);
-	}
-	if (look)
-		kick_idle(cpu);
-}
-
 /* ---- the scheduler comes and goes ---- */
 
 /* With linkage, as the next: the verifier walks each once. */
@@ -539,6 +507,7 @@ __attribute__((noinline)) int start_cpus(void)
 			continue;
 		cctx->slice_ns = knobs.slice_max_ns;
 		cctx->side.clock.set_at = now;
+		cctx->asked = 1;
 		if (bpf_cpumask_test_cpu(cpu, online))
 			set_online(cpu, true);
 	}
@@ -554,7 +523,10 @@ s32 BPF_STRUCT_OPS_SLEEPABLE(sched_init)
 	if (err)
 		return err;
 	start_cpus();
-	return relayed ? start_relay() : 0;
+	err = start_leaving();
+	if (err || !relayed)
+		return err;
+	return start_relay();
 }
 
 void BPF_STRUCT_OPS(sched_exit, struct scx_exit_info *ei)

@@ -442,8 +442,9 @@ __attribute__((noinline)) int look_at_cpu(s32 cpu, u32 nr_offered, u32 nr_any, u
 	}
 	wants = nr_offered &&
 		(!cctx->wants_at || (s64)(now - cctx->wants_at) >= (s64)knobs.grace_ns);
+	/* Not kick(): where a timer runs interrupts are on, and its interrupt work is done. */
 	if (nr_own || nr_any || wants)
-		kick_idle(cpu);
+		scx_bpf_kick_cpu(cpu, SCX_KICK_IDLE);
 	return 0;
 }
 

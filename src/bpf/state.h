@@ -195,9 +195,7 @@ static __always_inline bool is_bound(const struct task_struct *p)
 
 /*
  * Was the task preempted while it reads under RCU? Until it goes on, nobody in the
- * machine gets memory freed, and after 21 s the kernel ejects the scheduler. A CPU
- * that goes offline, too, waits for all readers before it tells us to empty its
- * queues, and 6.12 no longer asks us meanwhile whom that CPU shall run. BPF's own
+ * machine gets memory freed, and after 21 s the kernel ejects the scheduler. BPF's own
  * entry code counts up once, for the current task. Without CONFIG_PREEMPT_RCU nobody
  * is preempted there, and there is no such field. Some system calls do little but read
  * under RCU, so who asks for this must not get a CPU by it: see choose_target().
@@ -210,7 +208,7 @@ static __always_inline bool is_rcu_reader(const struct task_struct *p)
 }
 
 /*
- * May the current task go to another CPU now? Where RCU is preemptible BPF's entry
+ * Is it the current task, and may it go to another CPU now? Where RCU is preemptible BPF's entry
  * code has counted migration_disabled up by one. Elsewhere it depends on the kernel:
  * a count there may be the task's own, and to move such a task is an ejection.
  */
@@ -218,7 +216,8 @@ static __always_inline bool is_movable_current(const struct task_struct *p)
 {
 	u32 entered = bpf_core_field_exists(p->rcu_read_lock_nesting) ? 1 : 0;
 
-	return p->nr_cpus_allowed > 1 && p->migration_disabled <= entered;
+	return bpf_get_current_task_btf() == p && p->nr_cpus_allowed > 1 &&
+	       p->migration_disabled <= entered;
 }
 
 static __always_inline bool is_percpu_kthread(const struct task_struct *p)

@@ -421,6 +421,7 @@ static __always_inline void publish(struct cpu_ctx *cctx, const struct task_stru
 	cctx->deadline_vns = tctx->deadline_vns - ahead_vns;
 	cctx->running_at = now;
 	cctx->running_pid = p->pid;
+	cctx->asked = 0;
 }
 
 #endif /* SCHEDULER_VTIME_H */

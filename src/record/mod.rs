@@ -9,6 +9,7 @@ use crate::{
     bpf::intf::{self, traced},
     exit::Failure,
     machine::{output, preflight::Host, stop::Stop},
+    placed::why,
     stats::text,
     trace::{Named, Said, Trace},
 };
@@ -150,20 +151,5 @@ fn add(trace: &mut Trace, counts: &mut Counts, event: &traced) {
             ];
             trace.note(now, (event.tgid, event.pid), "migrates", &said);
         }
-    }
-}
-
-/// In few words, why a task runs where it does.
-fn why(placed: intf::placed) -> &'static str {
-    match placed {
-        intf::placed_PLACED_IDLE => "idle CPU",
-        intf::placed_PLACED_PREFERRED => "idle CPU that its rule prefers",
-        intf::placed_PLACED_PREEMPTS => "due before the task that ran",
-        intf::placed_PLACED_KTHREAD => "kernel thread of this CPU",
-        intf::placed_PLACED_READER => "reads under RCU",
-        intf::placed_PLACED_SPREAD => "whole idle core",
-        intf::placed_PLACED_OFFERED => "decided by the policy",
-        intf::placed_PLACED_BOUND => "first by deadline of those bound to this CPU",
-        _ => "first by deadline",
     }
 }

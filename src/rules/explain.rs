@@ -5,7 +5,8 @@ use super::{
     matcher::{Kind, glob},
 };
 use crate::{
-    bpf::intf::{self, explained, task_sample},
+    bpf::intf::{explained, task_sample},
+    placed::why,
     stats::{
         tasks::{policy_name, rule_of},
         text,
@@ -117,26 +118,6 @@ pub fn task(subject: &Subject<'_>) -> Vec<String> {
     lines
 }
 
-/// Why a task went where it went.
-fn why(placed: intf::placed) -> &'static str {
-    match placed {
-        intf::placed_PLACED_IDLE => "an idle CPU was there for it",
-        intf::placed_PLACED_PREFERRED => "an idle CPU that its rule prefers was there for it",
-        intf::placed_PLACED_PREEMPTS => "it went in front of a running task that was due later",
-        intf::placed_PLACED_KTHREAD => "a kernel thread of this CPU goes straight there",
-        intf::placed_PLACED_READER => "it reads under RCU, and went before all others",
-        intf::placed_PLACED_SPREAD => "its core was shared, and a whole one idle",
-        intf::placed_PLACED_OFFERED => "the policy in user space was to say",
-        intf::placed_PLACED_BOUND => {
-            "it may run on no other, and waited for its deadline to be first"
-        }
-        intf::placed_PLACED_QUEUED => {
-            "no CPU was idle; it waited for a CPU of the LLC, until its deadline was first"
-        }
-        _ => "it has not been runnable under this scheduler",
-    }
-}
-
 /// All rules in their order, each with the tasks that have it.
 pub fn rules<'a>(rules: impl Iterator<Item = &'a Rule>, tasks: &[task_sample]) -> Vec<String> {
     let mut names: BTreeMap<usize, BTreeMap<String, usize>> = BTreeMap::new();
@@ -165,7 +146,7 @@ pub fn rules<'a>(rules: impl Iterator<Item = &'a Rule>, tasks: &[task_sample]) -
 mod tests {
     use super::*;
     use crate::{
-        bpf::wire,
+        bpf::{intf, wire},
         rules::{Boost, made},
         stats::tasks::made as made_tasks,
     };

@@ -33,8 +33,8 @@ pub enum Kind {
     Stopper(u32, TaskId),
     /// The next step of a CPU that goes offline or comes back.
     Hotplug(u32),
-    /// The timer of the kernel's half is due on a CPU.
-    Timeout(u32),
+    /// The timer of the kernel's half that has this number is due on a CPU.
+    Timeout(u32, u32),
     /// The process of a policy in user space goes on.
     Process,
     /// The oracles look.

@@ -14,9 +14,10 @@
 	 .max_entries = (void **)&map.max_entries}
 
 static const struct sim_map maps[] = {
-	MAP(stats),        MAP(topo),      MAP(llc_topo),   MAP(cpus),          MAP(llcs),
-	MAP(parts),        MAP(llc_masks), MAP(node_masks), MAP(scratch_masks), MAP(decisions),
-	MAP(relay_timers), MAP(effects),   MAP(cpu_sets),   MAP(cpu_set_masks), MAP(ruling),
+	MAP(stats),         MAP(topo),          MAP(llc_topo),     MAP(cpus),
+	MAP(llcs),          MAP(parts),         MAP(llc_masks),    MAP(node_masks),
+	MAP(scratch_masks), MAP(decisions),     MAP(relay_timers), MAP(effects),
+	MAP(cpu_sets),      MAP(cpu_set_masks), MAP(ruling),       MAP(leaving_timers),
 };
 
 __attribute__((visibility("default"))) const struct sim_object sim_object = {

@@ -40,6 +40,7 @@ impl Machine<'_> {
         let readers = self.kernel.tasks.iter().zip(0..).filter(|(task, _)| task.rcu_nesting() > 0);
         let readers = readers.map(|(task, id)| (TaskId(id), task.reads_at)).collect();
         self.cpus[cpu as usize].stage = Stage::Draining(readers);
+        self.thread_sleeps(cpu);
         self.balance_push(cpu);
         let grace_ns = GRACE_TICKS * self.scenario.hz.period_ns();
         self.events.push(self.now + grace_ns, Kind::Hotplug(cpu));
@@ -62,10 +63,7 @@ impl Machine<'_> {
                     self.end_idle(cpu);
                     self.kernel.hotplug(cpu, false);
                     self.after_callback(cpu);
-                    match self.kernel.cpus[cpu as usize].curr {
-                        None => self.schedule(cpu, false),
-                        Some(_) => self.resched(cpu, cpu),
-                    }
+                    self.thread_sleeps(cpu);
                 }
             }
             Stage::Emptying(since) => match self.who_stays(cpu) {
@@ -92,6 +90,15 @@ impl Machine<'_> {
             Stage::Dead(since) => return self.come_online(cpu, now - since),
         }
         self.events.push(next, Kind::Hotplug(cpu));
+    }
+
+    /// The thread on that CPU which takes it offline has done a step, and sleeps.
+    fn thread_sleeps(&mut self, cpu: u32) {
+        self.end_idle(cpu);
+        match self.kernel.cpus[cpu as usize].curr {
+            None => self.schedule(cpu, false),
+            Some(_) => self.resched(cpu, cpu),
+        }
     }
 
     /// A task that keeps the runqueue of a CPU from being empty.

@@ -82,10 +82,10 @@ pub struct Kernel {
     pub(super) process: Task,
     /// Its ring of events.
     pub(super) ring: Ring,
-    /// A BPF timer that was started: on which CPU, after how many nanoseconds it is due.
-    pub timer: Option<(u32, u64)>,
-    /// Where it is in the memory of the kernel's half.
-    pub(super) timer_at: *mut abi::bpf_timer,
+    /// BPF timers that were started: the number of each, on which CPU, after how many nanoseconds it is due.
+    pub started_timers: Vec<(u32, u32, u64)>,
+    /// All BPF timers by number: where each is in the memory of the kernel's half.
+    pub(super) timers: Vec<*mut abi::bpf_timer>,
     /// CPUs that have to choose anew.
     pub rescheds: Vec<u32>,
     /// Kicks: whom, and `SCX_KICK_*`.
@@ -134,8 +134,8 @@ impl Kernel {
             swapper: nobody(0),
             process: nobody(PID_FIRST - 1),
             ring: Ring::new(ring_bytes),
-            timer: None,
-            timer_at: std::ptr::null_mut(),
+            started_timers: Vec::new(),
+            timers: Vec::new(),
             rescheds: Vec::new(),
             kicks: Vec::new(),
             to_offline: None,

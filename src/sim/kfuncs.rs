@@ -137,12 +137,13 @@ impl Kernel {
         op!(self, 0, exit(info));
     }
 
-    /// The callback of the timer that was started last.
-    pub fn timer_due(&mut self, cpu: u32) {
+    /// The callback of the timer of this number.
+    pub fn timer_due(&mut self, number: u32, cpu: u32) {
+        let timer = self.timers[number as usize];
         // SAFETY: in the memory of the open object, whose map the timer is in.
-        let (callback, map) = unsafe { ((*self.timer_at).callback, (*self.timer_at).map) };
+        let (callback, map) = unsafe { ((*timer).callback, (*timer).map) };
         let Some(callback) = callback else { return };
-        let (mut key, element) = (0u32, self.timer_at.cast());
+        let (mut key, element) = (0u32, timer.cast());
         let key = &raw mut key;
         let current = self.enter(cpu);
         // SAFETY: as for the operations; the timer is the first of its element.
@@ -427,8 +428,11 @@ extern "C" fn ringbuf_query(machine: *mut c_void, flags: u64) -> u64 {
 
 extern "C" fn timer_start(machine: *mut c_void, timer: *mut abi::bpf_timer, delay_ns: u64) -> i32 {
     let kernel = kernel(machine);
-    kernel.timer = Some((kernel.here(), delay_ns));
-    kernel.timer_at = timer;
+    let number = kernel.timers.iter().position(|known| *known == timer).unwrap_or_else(|| {
+        kernel.timers.push(timer);
+        kernel.timers.len() - 1
+    });
+    kernel.started_timers.push((number as u32, kernel.here(), delay_ns));
     0
 }
 

@@ -114,8 +114,8 @@ pub struct Machine<'a> {
     pub(super) process: Option<Process>,
     /// Why the simulation cannot go on, without any fault of the scheduler's.
     pub(super) failure: Option<anyhow::Error>,
-    /// When the timer of the kernel's half is due.
-    timeout_at: Option<u64>,
+    /// When each timer of the kernel's half is due.
+    timeouts: Vec<Option<u64>>,
     oracle: Oracle,
 }
 
@@ -202,7 +202,7 @@ impl<'a> Machine<'a> {
             follow,
             process: None,
             failure: None,
-            timeout_at: None,
+            timeouts: Vec::new(),
             oracle,
         };
         for (index, group) in scenario.group.iter().enumerate() {
@@ -325,7 +325,7 @@ impl<'a> Machine<'a> {
             Kind::GiveBack(cpu) => self.give_back(cpu),
             Kind::Stopper(cpu, id) => self.stopper(cpu, id),
             Kind::Hotplug(cpu) => self.hotplug(cpu),
-            Kind::Timeout(cpu) => self.timeout(cpu),
+            Kind::Timeout(number, cpu) => self.timeout(number, cpu),
             Kind::Process => self.process(),
             Kind::Watch => {
                 if let Some((oracle, what)) = self.oracle.watch(&self.kernel, &self.cpus, self.now)
@@ -339,21 +339,23 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// The kernel's half has started its timer, in place of any start before.
-    pub(super) fn start_timer(&mut self, cpu: u32, delay_ns: u64) {
-        let at = self.now + delay_ns;
-        self.timeout_at = Some(at);
-        self.events.push(at, Kind::Timeout(cpu));
+    /// The kernel's half has started one of its timers, in place of any start before.
+    pub(super) fn start_timer(&mut self, number: u32, cpu: u32, delay_ns: u64) {
+        let (at, index) = (self.now + delay_ns, number as usize);
+        self.timeouts.resize(self.timeouts.len().max(index + 1), None);
+        self.timeouts[index] = Some(at);
+        self.events.push(at, Kind::Timeout(number, cpu));
     }
 
-    /// The timer is due, where it was started, or where timers of a CPU that is gone go.
-    fn timeout(&mut self, cpu: u32) {
-        if self.timeout_at != Some(self.now) {
+    /// A timer is due, where it was started, or where timers of a CPU that is gone go.
+    fn timeout(&mut self, number: u32, cpu: u32) {
+        let due = &mut self.timeouts[number as usize];
+        if *due != Some(self.now) {
             return;
         }
-        self.timeout_at = None;
+        *due = None;
         let cpu = if self.is_dead(cpu) { self.alive(cpu) } else { cpu };
-        self.kernel.timer_due(cpu);
+        self.kernel.timer_due(number, cpu);
         self.after_callback(cpu);
     }
 

@@ -49,8 +49,8 @@ impl Machine<'_> {
         while let Some(cpu) = self.kernel.rescheds.pop() {
             self.resched(cpu, here);
         }
-        if let Some((cpu, delay_ns)) = self.kernel.timer.take() {
-            self.start_timer(cpu, delay_ns);
+        while let Some((number, cpu, delay_ns)) = self.kernel.started_timers.pop() {
+            self.start_timer(number, cpu, delay_ns);
         }
         self.wake_process();
         if self.kernel.kicks.is_empty() {
@@ -65,14 +65,18 @@ impl Machine<'_> {
     /// `kick_one_cpu()`, `kick_one_cpu_if_idle()`.
     pub(super) fn kicked(&mut self, cpu: u32, flags: u64) {
         let curr = self.kernel.cpus[cpu as usize].curr;
-        // A higher class has it, or it is on its way out and the scheduler has not been told.
-        let is_leaving = match self.cpus[cpu as usize].stage {
-            Stage::Online | Stage::Dead(_) => false,
-            Stage::Draining(_) => true,
-            Stage::Emptying(since) => self.now - since <= self.scenario.costs.ipi,
+        let is_taken = self.cpus[cpu as usize].taken > 0;
+        // On its way out it chooses anew, but the scheduler, which does not know, is not asked. What was sent just before
+        // it is told would leave an idle CPU marked as idle; in the kernel further steps on that CPU end this.
+        let (is_leaving, is_told) = match self.cpus[cpu as usize].stage {
+            Stage::Online | Stage::Dead(_) => (false, false),
+            Stage::Draining(_) => (true, false),
+            Stage::Emptying(since) => (false, self.now - since <= self.scenario.costs.ipi),
         };
-        if self.cpus[cpu as usize].taken > 0 || is_leaving {
+        if is_taken || is_leaving || is_told {
             self.kernel.missed_at = Some(self.now);
+        }
+        if is_taken || is_told {
             return;
         }
         if flags & abi::SCX_KICK_IDLE != 0 && curr.is_some() {

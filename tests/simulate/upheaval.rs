@@ -1,7 +1,7 @@
 //! Cases in which the machine itself changes: CPUs that leave, higher classes, other affinities, sections without
 //! migration, readers under RCU.
 
-use super::suite::{Case, at_most, micros, oracles_only, permille};
+use super::suite::{Case, at_least, at_most, micros, oracles_only, permille};
 
 pub const CASES: &[Case] = &[
     Case {
@@ -292,6 +292,57 @@ pub const CASES: &[Case] = &[
             phases = ["rcu-lock", { run = "80ms" }, "rcu-unlock", { sleep = "1s" }]
         "#,
         holds: oracles_only,
+    },
+    Case {
+        name: "readers on CPUs that go",
+        text: r#"
+            about = "CPUs wait for readers who wait for these, one by one the last that they may run on"
+            duration = "10s"
+            topology = "4 cores"
+            [[group]]
+            name = "readers"
+            tasks = 8
+            cpus = "1,2"
+            phases = ["rcu-lock", { run = "exp 8ms" }, "rcu-unlock"]
+            [[group]]
+            name = "stay"
+            tasks = 3
+            cpus = "2"
+            phases = ["migrate-off", "rcu-lock", { run = "exp 8ms" }, "rcu-unlock", { run = "exp 8ms" }, "migrate-on", { sleep = "exp 8ms" }]
+            [[event]]
+            at = "2s"
+            kind = "offline"
+            cpus = "1"
+            for = "5s"
+            [[event]]
+            at = "3s"
+            kind = "offline"
+            cpus = "2"
+            for = "1s"
+        "#,
+        holds: |stats| {
+            let gone = stats.machine.offline_ns;
+            at_least("ns that CPUs were gone", gone, 5_300_000_000)
+        },
+    },
+    Case {
+        name: "readers beside bound ones",
+        text: r#"
+            about = "a CPU that is never without a reader still asks for those that are bound to it"
+            duration = "5s"
+            topology = "4 cores"
+            [[group]]
+            name = "readers"
+            tasks = 8
+            cpus = "1,2"
+            phases = ["rcu-lock", { run = "exp 8ms" }, "rcu-unlock"]
+            [[group]]
+            name = "bound"
+            tasks = 3
+            cpus = "2"
+            phases = [{ run = "1s" }]
+        "#,
+        holds: |stats| at_least("thousandths for three of eleven", permille(1, stats), 265),
     },
     Case {
         name: "readers gain nothing",

@@ -1,5 +1,6 @@
 //! Tasks that are preempted while they read under RCU: the machine waits for them, and they get nothing for it.
 
+use crate::stress::{MISCOUNT_OF_6_12, set_online};
 use anyhow::{Context, Result, ensure};
 use lab::{
     Case, Vm,
@@ -19,6 +20,7 @@ pub const CASES: &[Case] = &[
         .deterministic()
         .on(Topology::TWO),
     Case::new(7, "grace_periods_end", grace_periods_end).deterministic().on(Topology::TWO),
+    Case::new(8, "hotplug_beside_readers", hotplug_beside_readers).core().on(Topology::TWO),
 ];
 
 /// While `body` runs on CPU 0, so many threads of a nice level do nothing on CPU 1 but a system call that walks all of
@@ -106,5 +108,31 @@ fn grace_periods_end(vm: &mut Vm) -> Result<()> {
     vm.say(format!("grace periods: {periods:.1?}"));
     let longest = periods.iter().max().context("none")?;
     ensure!(*longest < Duration::from_secs(1), "a grace period took {longest:?}");
+    Ok(())
+}
+
+/// A CPU that goes waits for all who read under RCU before it tells the scheduler, and the kernel asks nothing for it
+/// from then on: who reads and waits for that CPU, and no other, is to run there once more.
+fn hotplug_beside_readers(vm: &mut Vm) -> Result<()> {
+    const ROUNDS: usize = 5;
+    const READERS: usize = 3;
+    vm.expect_log(MISCOUNT_OF_6_12);
+    let mut scheduler = vm.scheduler(&[])?;
+    let mut longest = Duration::ZERO;
+    for round in 0..ROUNDS {
+        let took = beside_readers(READERS, 0, || {
+            thread::sleep(Duration::from_millis(300));
+            let begin = Instant::now();
+            set_online(1, "0")?;
+            Ok(begin.elapsed())
+        });
+        let took = took.with_context(|| format!("round {round}"))?;
+        longest = longest.max(took);
+        scheduler.check_alive().with_context(|| format!("round {round}"))?;
+        set_online(1, "1")?;
+    }
+    vm.say(format!("longest way out of a CPU: {longest:.1?}"));
+    ensure!(longest < Duration::from_secs(5), "a CPU took {longest:?} to go");
+    scheduler.finish()?;
     Ok(())
 }

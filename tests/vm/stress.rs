@@ -73,7 +73,8 @@ fn big_tasks_exit(vm: &mut Vm) -> Result<()> {
     Ok(())
 }
 
-fn set_online(cpu: usize, online: &str) -> Result<()> {
+/// Takes a CPU offline, or back.
+pub fn set_online(cpu: usize, online: &str) -> Result<()> {
     fs::write(format!("/sys/devices/system/cpu/cpu{cpu}/online"), online)
         .with_context(|| format!("setting CPU {cpu} online to {online}"))
 }
