@@ -46,15 +46,32 @@ struct {
 /* Some kernels tell of an idle CPU again each time that it finds nothing: no sooner than this. */
 #define LEAVING_GAP_NS (1000ULL * 1000)
 
-static void note_leaving(struct cpu_ctx *cctx)
+/* After so long it was lost: see arm(). */
+#define LEAVING_LOST_NS (20ULL * 1000 * 1000)
+
+/*
+ * A CPU went idle unasked. That happens, too, where it has something to run, and may not run that
+ * beside what another thread of its core does, or had chosen to be idle when its task was put
+ * there. With linkage: the verifier walks it once.
+ */
+__attribute__((noinline)) int note_unasked(struct cpu_ctx *cctx __arg_nonnull, s32 cpu, u64 now)
 {
 	struct leaving_timer *t;
 	u32 zero = 0;
 
-	cctx->leaving = 1;
+	if (scx_bpf_dsq_nr_queued(SCX_DSQ_LOCAL_ON | cpu) > 0) {
+		scx_bpf_kick_cpu(cpu, SCX_KICK_IDLE);
+		return 0;
+	}
+	scx_bpf_test_and_clear_cpu_idle(cpu);
+	/* Each start puts it off, and threads of the CPU may run and end all the time. */
+	if (cctx->leaving_at && (s64)(now - cctx->leaving_at) < (s64)LEAVING_LOST_NS)
+		return 0;
+	cctx->leaving_at = now;
 	t = bpf_map_lookup_elem(&leaving_timers, &zero);
 	if (t)
 		bpf_timer_start(&t->timer, LEAVING_GAP_NS, 0);
+	return 0;
 }
 
 /*
@@ -79,10 +96,12 @@ void BPF_STRUCT_OPS(sched_update_idle, s32 cpu, bool idle)
 		return;
 	}
 	/* On its way out it would be taken for an idle one until it is back. */
-	if (!cctx->online || !cctx->asked) {
+	if (!cctx->online) {
 		scx_bpf_test_and_clear_cpu_idle(cpu);
-		if (cctx->online)
-			note_leaving(cctx);
+		return;
+	}
+	if (!cctx->asked) {
+		note_unasked(cctx, cpu, now);
 		return;
 	}
 	cctx->asked = 0;
@@ -107,7 +126,7 @@ static void set_online(s32 cpu, bool online)
 		return;
 	cctx->online = online;
 	cctx->asked = 1;
-	cctx->leaving = 0;
+	cctx->leaving_at = 0;
 	__sync_fetch_and_add(&lctx->nr_cpus, online ? 1 : -1);
 }
 
@@ -116,6 +135,9 @@ void BPF_STRUCT_OPS_SLEEPABLE(sched_cpu_online, s32 cpu)
 	set_online(cpu, true);
 	count_on(cpu, CNT_HOTPLUG);
 }
+
+/* Tasks that were moved. In memory, because the verifier would follow every sum. */
+u32 nr_moved;
 
 /*
  * Moves tasks of queue `dsq` to the global queue: those whose runqueue is that of `cpu`, or
@@ -128,7 +150,7 @@ __attribute__((noinline)) int empty_into_global(u64 dsq, s32 cpu, bool all)
 	bpf_rcu_read_lock();
 	bpf_for_each(scx_dsq, p, dsq, 0) {
 		if (all || scx_bpf_task_cpu(p) == cpu)
-			scx_bpf_dsq_move(BPF_FOR_EACH_ITER, p, SCX_DSQ_GLOBAL, 0);
+			nr_moved += scx_bpf_dsq_move(BPF_FOR_EACH_ITER, p, SCX_DSQ_GLOBAL, 0);
 	}
 	bpf_rcu_read_unlock();
 	return 0;
@@ -173,10 +195,16 @@ static int empty_leaving(void *map, u32 *key, struct leaving_timer *t)
 	bpf_for(cpu, 0, nr_cpu_ids) {
 		struct cpu_ctx *cctx = cpu_ctx_of(cpu);
 
-		if (!cctx || !cctx->online || !cctx->leaving)
+		if (!cctx || !cctx->online || !cctx->leaving_at)
 			continue;
+		cctx->leaving_at = 0;
+		/* Some kernels mark it after update_idle, and all do where it finds nothing anew.
+		 */
+		scx_bpf_test_and_clear_cpu_idle(cpu);
+		nr_moved = 0;
 		leave_cpu(cpu);
-		scx_bpf_kick_cpu(cpu, 0);
+		if (nr_moved)
+			scx_bpf_kick_cpu(cpu, 0);
 	}
 	return 0;
 }

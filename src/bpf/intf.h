@@ -358,7 +358,8 @@ struct cpu_ctx {
 	u16 parts_wait;   /* 1: at looked_at tasks waited in the queues of its parts */
 	u32 parts;        /* bits: parts of its LLC whose tasks it may run. Written by any CPU */
 	u16 asked;        /* 1: what it runs next, since a task began to run or it went idle */
-	u16 leaving;      /* 1: it went idle, and was not asked; until it is again */
+	u16 pad;
+	u64 leaving_at;   /* when it went idle, and was not asked; 0: it is asked */
 };
 
 /*

@@ -138,6 +138,20 @@ static __always_inline bool wake_at_once(struct task_struct *p, struct task_ctx 
 /* From the end of a slice to the tick that enforces it, at 100 Hz. */
 #define LAST_TICK_NS (10ULL * 1000 * 1000)
 
+/*
+ * Does a reader under RCU go on before all others? Once in a row, and near its clock: the slice
+ * it had, and the tick that ended it. A reader is done long before; who is not waits like others.
+ * At the end of its slice it keeps its CPU: would it go to the global queue, which any CPU serves
+ * before it asks us, some CPUs would fill that, and others never ask.
+ */
+static __always_inline bool goes_first(const struct task_struct *p, const struct task_ctx *tctx)
+{
+	return is_rcu_reader(p) && !tctx->went_first &&
+	       !vtime_before(clock_now(tctx) +
+				     to_virtual(knobs.slice_max_ns + LAST_TICK_NS, tctx->weight),
+			     tctx->vruntime_vns);
+}
+
 static __always_inline void choose_target(struct task_struct *p, s32 cpu, struct target *to)
 {
 	struct task_ctx *tctx = task_ctx_of(p);
@@ -155,7 +169,7 @@ static __always_inline void choose_target(struct task_struct *p, s32 cpu, struct
 	follow(p, tctx, now);
 	to->slice_ns = slice_of(tctx, cpu);
 	if ((to->enq_flags & SCX_ENQ_LAST) && !is_offerable(p)) {
-		s32 core = claim_another(p, cpu, SCX_PICK_IDLE_CORE);
+		s32 core = claim_core(p, cpu);
 
 		/* If somebody was faster it is queued, and its CPU goes idle and finds it there. */
 		if (core >= 0) {
@@ -177,30 +191,19 @@ static __always_inline void choose_target(struct task_struct *p, s32 cpu, struct
 			forgive(tctx);
 		ask_again(tctx, to->slice_ns);
 		/*
-		 * Once in a row, and near its clock: the slice it had, and the tick that ended it.
-		 * A reader is done long before; who is not waits like others.
-		 * So does whom a higher class displaced: entered from cpu_release everybody counts
-		 * as a reader.
+		 * Not whom a higher class displaced: its CPU does not look at the global queue, an
+		 * idle one of another node has another, and entered from cpu_release everybody
+		 * counts as a reader.
 		 */
-		first = !(to->enq_flags & (SCX_ENQ_REENQ | SCX_ENQ_LAST)) && is_rcu_reader(p) &&
-			!tctx->went_first &&
-			!vtime_before(
-				clock_now(tctx) +
-					to_virtual(knobs.slice_max_ns + LAST_TICK_NS, tctx->weight),
-				tctx->vruntime_vns);
+		first = !(to->enq_flags & (SCX_ENQ_REENQ | SCX_ENQ_LAST)) && goes_first(p, tctx);
 	}
 	tctx->went_first = first;
 	if (to->enq_flags & SCX_ENQ_REENQ)
 		count(CNT_REENQUEUED);
-	/*
-	 * Its CPU serves that before it asks us. So it does the global queue, but others would
-	 * fill that with readers, and this CPU would never ask.
-	 */
+	/* Served by the kernel before it asks us, and where it no longer does. */
 	if (first) {
-		s32 idle = any_idle() ? claim_another(p, cpu, 0) : -ENOENT;
-
 		tctx->placed = PLACED_READER;
-		to->dsq = idle >= 0 ? SCX_DSQ_LOCAL_ON | (u32)idle : SCX_DSQ_LOCAL;
+		to->dsq = SCX_DSQ_GLOBAL;
 		return;
 	}
 	if (!tctx->queued_at)
@@ -251,6 +254,8 @@ void BPF_STRUCT_OPS(sched_enqueue, struct task_struct *p, u64 enq_flags)
 		scx_bpf_dsq_insert(p, to.dsq, to.slice_ns, to.enq_flags);
 	if (to.by_deadline && !to.only_cpu_busy)
 		wake_idle_for(p);
+	else if (to.dsq == SCX_DSQ_GLOBAL)
+		wake_idle_of_node(p, scx_bpf_task_cpu(p));
 }
 
 /* ---- what next ---- */
@@ -270,7 +275,7 @@ void BPF_STRUCT_OPS(sched_dispatch, s32 cpu, struct task_struct *prev)
 		return;
 	}
 	cctx->asked = 1;
-	cctx->leaving = 0;
+	cctx->leaving_at = 0;
 	if (cctx->steal_from) {
 		u32 from = cctx->steal_from - 1;
 
@@ -313,6 +318,11 @@ void BPF_STRUCT_OPS(sched_dispatch, s32 cpu, struct task_struct *prev)
 			if (alone && cctx->crowded >= CROWDED_TICKS)
 				return;
 			keep(prev, tctx, cctx, cpu, alone, now);
+			return;
+		}
+		if (goes_first(prev, tctx)) {
+			tctx->went_first = true;
+			keep(prev, tctx, cctx, cpu, false, now);
 			return;
 		}
 	}
@@ -376,8 +386,7 @@ void BPF_STRUCT_OPS(sched_running, struct task_struct *p)
 		tctx->rescued = false;
 	} else if (tctx->affinity == AFF_WHOLE) {
 		drive_clock(&lctx->clock, tctx->vruntime_vns, now, tctx->weight);
-		catch_up(&cctx->side, lctx->clock.now_vns,
-			 vtime_min(tctx->vruntime_vns, lctx->clock.now_vns), now);
+		catch_up_served(cctx, lctx, llc, tctx->vruntime_vns, now);
 	} else if (tctx->affinity == AFF_ONE) {
 		drive_side(&cctx->side, lctx, tctx, now);
 	} else {

@@ -192,17 +192,34 @@ static __always_inline s32 claim_idle(struct task_struct *p, s32 prev)
 	return scx_bpf_pick_idle_cpu(p->cpus_ptr, 0);
 }
 
-/* An idle CPU, or core, for a task that runs on `cpu` now, claimed, near before far. */
-static __always_inline s32 claim_another(struct task_struct *p, s32 cpu, u64 flags)
+/*
+ * As wake_idle_for(), for a task that is put into the global queue: the kernel has one for
+ * each node, which the CPUs of other nodes do not look at.
+ */
+static __always_inline void wake_idle_of_node(const struct task_struct *p, s32 cpu)
+{
+	u32 key = cpu, node;
+	struct cpu_topo *t = bpf_map_lookup_elem(&topo, &key);
+
+	if (!t || !may_kick())
+		return;
+	node = t->node;
+	cpu = claim_within(p, bpf_map_lookup_elem(&node_masks, &node), false, 0);
+	if (cpu >= 0)
+		scx_bpf_kick_cpu(cpu, SCX_KICK_IDLE);
+}
+
+/* A whole idle core for a task that runs on `cpu` now, claimed, near before far. */
+static __always_inline s32 claim_core(struct task_struct *p, s32 cpu)
 {
 	bool whole = p->nr_cpus_allowed >= nr_cpu_ids;
 	u32 llc = llc_of(cpu);
-	s32 near;
+	s32 core;
 
 	if (!is_movable_current(p))
 		return -ENOENT;
-	near = claim_within(p, bpf_map_lookup_elem(&llc_masks, &llc), whole, flags);
-	return near >= 0 ? near : scx_bpf_pick_idle_cpu(p->cpus_ptr, flags);
+	core = claim_within(p, bpf_map_lookup_elem(&llc_masks, &llc), whole, SCX_PICK_IDLE_CORE);
+	return core >= 0 ? core : scx_bpf_pick_idle_cpu(p->cpus_ptr, SCX_PICK_IDLE_CORE);
 }
 
 /*

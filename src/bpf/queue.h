@@ -109,8 +109,7 @@ static __always_inline void keep(struct task_struct *p, struct task_ctx *tctx, s
 			part_clocks(side, lctx->clock.now_vns);
 		} else if (lctx && !relayed) {
 			drive_clock(&lctx->clock, tctx->vruntime_vns, now, tctx->weight);
-			catch_up(&cctx->side, lctx->clock.now_vns,
-				 vtime_min(tctx->vruntime_vns, lctx->clock.now_vns), now);
+			catch_up_served(cctx, lctx, llc_of(cpu), tctx->vruntime_vns, now);
 		}
 	}
 	count(CNT_KEPT);

@@ -159,10 +159,42 @@ __attribute__((noinline)) int catch_up(struct side_clock *side __arg_nonnull, u6
 	return 0;
 }
 
+/* The same for several parts of an LLC. With linkage: as above. */
+__attribute__((noinline)) int catch_up_parts(u32 llc, u32 parts, u64 here_vns, u64 now)
+{
+	struct llc_ctx *lctx = llc_ctx_of(llc);
+	u32 i;
+
+	if (!lctx)
+		return 0;
+	bpf_for(i, 0, LLC_PARTS) {
+		struct part_ctx *part = part_ctx_of(llc * LLC_PARTS + i);
+
+		if (part && (parts & (1U << i)))
+			catch_up(&part->side, lctx->clock.now_vns, here_vns, now);
+	}
+	return 0;
+}
+
+/*
+ * The same for all queues beside the LLC's that a CPU serves, where a task of that begins or goes
+ * on at `vruntime_vns`: who waits there and is light is due much later, and loses nothing until
+ * then.
+ */
+static __always_inline void catch_up_served(struct cpu_ctx *cctx, const struct llc_ctx *lctx,
+					    u32 llc, u64 vruntime_vns, u64 now)
+{
+	u64 clock_vns = lctx->clock.now_vns, here_vns = vtime_min(vruntime_vns, clock_vns);
+
+	catch_up(&cctx->side, clock_vns, here_vns, now);
+	if (cctx->parts_wait)
+		catch_up_parts(llc, cctx->parts, here_vns, now);
+}
+
 /*
  * A clock by which nobody waits stood still while others were served: that is not owed to
- * whoever comes, and it is to a task that waited there alone and leaves. So it is where the
- * LLC's is, or that of the CPU that serves the part. While some wait it is owed to them.
+ * whoever comes. So it is where the LLC's is, or that of the CPU that serves the part. While
+ * some wait it is owed to them.
  */
 __attribute__((noinline)) int catch_up_empty(u32 id, s32 cpu, u64 now)
 {
@@ -204,18 +236,16 @@ __attribute__((noinline)) int settle(struct task_struct *p __arg_trusted,
 				     struct task_ctx *tctx __arg_nonnull, s32 cpu)
 {
 	u32 id = clock_id_of(p, tctx, cpu);
-	u64 from_vns, to_vns, now;
+	u64 from_vns, to_vns;
 
 	if (tctx->clock == id)
 		return 0;
-	now = scx_bpf_now();
-	catch_up_empty(id, cpu, now);
+	catch_up_empty(id, cpu, scx_bpf_now());
 	to_vns = shown_by(id);
 	if (tctx->clock == ABSENT) {
 		tctx->vruntime_vns = to_vns;
 		tctx->deadline_vns = to_vns;
 	} else {
-		catch_up_empty(tctx->clock, cpu, now);
 		from_vns = shown_by(tctx->clock);
 		tctx->vruntime_vns = carry_lag(tctx->vruntime_vns, from_vns, to_vns);
 		tctx->deadline_vns = carry_lag(tctx->deadline_vns, from_vns, to_vns);

@@ -170,7 +170,7 @@ impl Machine<'_> {
             let what = format!("CPU {cpu} has more than {REALTIME_MAX} real-time tasks");
             return self.violated("scenario", what);
         }
-        if self.kernel.active.bits().has(cpu) {
+        if !self.is_dead(cpu) {
             self.take(cpu);
             self.events.push(self.now + lasts, Kind::GiveBack(cpu));
         }

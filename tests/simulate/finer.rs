@@ -157,6 +157,26 @@ pub const CASES: &[Case] = &[
         holds: |stats| at_most("share of the light ones, ‰", permille(1, stats), 50),
     },
     Case {
+        name: "light ones confined",
+        text: r#"
+            about = "tasks of a half that are due much later than hogs anywhere lose nothing until then"
+            duration = "20s"
+            topology = "4 cores"
+            [[group]]
+            name = "hogs"
+            tasks = 4
+            phases = [{ run = "1s" }]
+            [[group]]
+            name = "light"
+            tasks = 16
+            nice = 19
+            cpus = "0-1"
+            phases = [{ run = "1s" }]
+        "#,
+        // 240 of 4336.
+        holds: |stats| at_least("share of the light ones, ‰", permille(1, stats), 52),
+    },
+    Case {
         name: "beside another part",
         text: r#"
             about = "children of a half whose CPUs are busy for an instant do not wait behind those of the other half"

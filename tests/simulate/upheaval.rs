@@ -326,6 +326,48 @@ pub const CASES: &[Case] = &[
         },
     },
     Case {
+        name: "threads of a CPU that goes",
+        text: r#"
+            about = "a CPU goes, though threads of a higher class run there all the time until then"
+            duration = "6s"
+            topology = "4 cores"
+            [[group]]
+            name = "readers"
+            tasks = 3
+            cpus = "1"
+            phases = ["rcu-lock", { run = "exp 8ms" }, "rcu-unlock"]
+            [[event]]
+            at = "2s"
+            kind = "offline"
+            cpus = "1"
+            for = "1s"
+            [[event]]
+            at = "1s"
+            every = "500us"
+            kind = "realtime"
+            cpus = "1"
+            for = "50us"
+        "#,
+        holds: |stats| at_least("ns that a CPU was gone", stats.machine.offline_ns, 500_000_000),
+    },
+    Case {
+        name: "wakeups beside readers",
+        text: r#"
+            about = "short tasks do not wait for ticks where all others read under RCU"
+            duration = "5s"
+            topology = "4 cores"
+            [[group]]
+            name = "readers"
+            tasks = 8
+            phases = ["rcu-lock", { run = "exp 8ms" }, "rcu-unlock"]
+            [[group]]
+            name = "short"
+            tasks = 6
+            phases = [{ run = "200us" }, { sleep = "3ms" }]
+        "#,
+        holds: |stats| at_most("p99.9, us", micros(&stats.groups[1].wakeup, 0.999), 100),
+    },
+    Case {
         name: "readers beside bound ones",
         text: r#"
             about = "a CPU that is never without a reader still asks for those that are bound to it"
@@ -341,8 +383,13 @@ pub const CASES: &[Case] = &[
             tasks = 3
             cpus = "2"
             phases = [{ run = "1s" }]
+            [[group]]
+            name = "short"
+            tasks = 3
+            cpus = "1"
+            phases = [{ run = "50us" }, { sleep = "500us" }]
         "#,
-        holds: |stats| at_least("thousandths for three of eleven", permille(1, stats), 265),
+        holds: |stats| at_least("thousandths, 226 are due", permille(1, stats), 220),
     },
     Case {
         name: "readers gain nothing",
@@ -365,25 +412,24 @@ pub const CASES: &[Case] = &[
         name: "readers beside idle nodes",
         text: r#"
             about = "a reader that is preempted goes on where a CPU is idle"
-            duration = "4s"
-            hz = 1000
-            topology = "2 nodes x 2 cores"
+            duration = "10s"
+            topology = "2 nodes x 4 cores"
             [[group]]
             name = "readers"
-            tasks = 2
-            phases = ["rcu-lock", { run = "exp 8ms" }, "rcu-unlock", { sleep = "exp 2ms" }]
+            tasks = 3
+            phases = ["rcu-lock", { run = "exp 2ms" }, "rcu-unlock", { sleep = "exp 2ms" }]
             [[group]]
             name = "bound"
-            tasks = 2
+            tasks = 1
             cpus = "0"
             nice = -10
-            phases = [{ run = "exp 3ms" }, { sleep = "exp 4ms" }]
+            phases = [{ run = "exp 1ms" }, { sleep = "exp 2ms" }]
             [[group]]
             name = "bound there"
-            tasks = 2
-            cpus = "2"
+            tasks = 1
+            cpus = "4"
             nice = -10
-            phases = [{ run = "exp 3ms" }, { sleep = "exp 4ms" }]
+            phases = [{ run = "exp 1ms" }, { sleep = "exp 2ms" }]
         "#,
         holds: oracles_only,
     },
