@@ -93,7 +93,7 @@ fn doctor() -> Result<Exit, Failure> {
 fn compare(plan: &Plan) -> Result<Exit, Failure> {
     set_up_log(0);
     let host = Host::real();
-    preflight::require(&host)?;
+    preflight::require(&preflight::quick(&host))?;
     let results = compare::run(plan, &host, &Stop::on_signals()?)?;
     print(&if plan.json { results.json()? } else { results.text() })?;
     Ok(Exit::Stopped)
@@ -244,7 +244,7 @@ fn schedule(
         idle_direct: policy.takes_idle_cpus(),
     });
     let host = Host::real();
-    preflight::require(&host)?;
+    preflight::require(&preflight::quick(&host))?;
     let mut endpoints = Endpoints::default();
     if let Some(address) = settings.metrics {
         endpoints.add(MetricsSocket::listen(address)?);

@@ -31,7 +31,7 @@ impl<'obj> Observer<'obj> {
     ) -> Result<Self, Failure> {
         let skel = load(storage)
             .context("attaching the observer to the kernel's scheduling tracepoints")
-            .map_err(|error| preflight::explain(error, host))?;
+            .map_err(|error| preflight::explain(error, &preflight::full(host)))?;
         Ok(Self { skel })
     }
 

@@ -138,18 +138,22 @@ pub fn quick(host: &Host) -> Report {
     ])
 }
 
-/// Refuses a machine on which nothing can be loaded, before anything is.
+/// The checks of what tracing programs need, which any kernel with BTF may have.
+pub fn tracing(host: &Host) -> Report {
+    Report(vec![btf(host), user_namespace(host), capabilities(host), lockdown(host)])
+}
+
+/// Refuses a machine on which nothing can be loaded, before anything is. `report`: [`quick`], or [`tracing`].
 ///
 /// # Errors
-/// With the exit code and the headline of [`quick`].
-pub fn require(host: &Host) -> Result<(), Failure> {
-    let report = quick(host);
+/// With the exit code and the headline of the report.
+pub fn require(report: &Report) -> Result<(), Failure> {
     report.exit().map_or(Ok(()), |exit| Err(Failure::new(exit, report.headline())))
 }
 
-/// Turns the kernel's refusal into what is wrong with the machine, if that can be told.
-pub fn explain(error: anyhow::Error, host: &Host) -> Failure {
-    let report = full(host);
+/// Turns the kernel's refusal into what is wrong with the machine, if that can be told: `report` says, [`full`] or
+/// [`tracing`].
+pub fn explain(error: anyhow::Error, report: &Report) -> Failure {
     if let Some(exit) = report.exit() {
         return Failure { exit, error: error.context(report.headline()) };
     }
@@ -379,6 +383,13 @@ mod tests {
 
     /// The first fault of a machine that is ready but for `changes` (no text: file removed).
     fn first_fault(changes: &[(&str, Option<&str>)]) -> Option<(Exit, String)> {
+        fault_of(full, changes)
+    }
+
+    fn fault_of(
+        checks: fn(&Host) -> Report,
+        changes: &[(&str, Option<&str>)],
+    ) -> Option<(Exit, String)> {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let host = Host::at(dir.path());
         let files = READY.iter().map(|&(path, text)| (path, Some(text)));
@@ -392,7 +403,7 @@ mod tests {
                 None => fs::remove_file(path).expect("remove"),
             }
         }
-        let report = full(&host);
+        let report = checks(&host);
         report.exit().zip(report.fault().map(Check::to_string))
     }
 
@@ -401,6 +412,17 @@ mod tests {
         let (found, line) = first_fault(changes).expect("a fault");
         assert_eq!(found, exit, "{line}");
         assert!(words.iter().all(|w| line.contains(w)), "{line}");
+    }
+
+    #[test]
+    fn a_recording_needs_no_sched_ext_and_the_capabilities() {
+        let no_sched_ext = ("sys/kernel/sched_ext/state", None);
+        assert_eq!(fault_of(tracing, &[no_sched_ext]), None);
+        let status = ("proc/self/status", Some("CapEff:\t0000000000000000\n"));
+        let fault = fault_of(tracing, &[no_sched_ext, status]);
+        let (exit, line) = fault.expect("no capabilities");
+        assert_eq!(exit, Exit::NotPermitted, "{line}");
+        assert!(line.contains("capabilities"), "{line}");
     }
 
     #[test]

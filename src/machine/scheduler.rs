@@ -64,7 +64,7 @@ impl<'obj> Scheduler<'obj> {
 
         let skel = open(settings, &topology, storage)
             .and_then(|skel| skel.load().context("loading the BPF programs into the kernel"))
-            .map_err(|error| preflight::explain(error, host))?;
+            .map_err(|error| preflight::explain(error, &preflight::full(host)))?;
         let scheduler =
             Self { link: None, tasks: None, skel, host: host.clone(), topology, hotplug };
         scheduler.associate_programs();
@@ -81,7 +81,7 @@ impl<'obj> Scheduler<'obj> {
             Ok(link) => self.link = Some(link),
             Err(error) => {
                 let error = anyhow::Error::from(error).context("attaching the scheduler");
-                return Err(preflight::explain(error, &self.host));
+                return Err(preflight::explain(error, &preflight::full(&self.host)));
             }
         }
         if self.is_ejected() {

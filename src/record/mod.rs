@@ -8,7 +8,11 @@ mod recorder;
 use crate::{
     bpf::intf::{self, traced},
     exit::Failure,
-    machine::{output, preflight::Host, stop::Stop},
+    machine::{
+        output,
+        preflight::{self, Host},
+        stop::Stop,
+    },
     placed::why,
     stats::text,
     trace::{Named, Said, Trace},
@@ -80,9 +84,11 @@ impl fmt::Display for Summary {
 /// [`crate::exit::Exit::Usage`] if the file cannot be written; as a load of the scheduler; when the disk is full.
 pub fn run(plan: &Plan, host: &Host, stop: &Stop) -> Result<Summary, Failure> {
     let name = text::printable(plan.out.as_os_str().as_encoded_bytes());
-    let file = output::create("--output", &plan.out)?;
+    preflight::require(&preflight::tracing(host))?;
     let mut storage = MaybeUninit::uninit();
     let mut recorder = Recorder::load(host, plan.ring_kib * 1024, &mut storage)?;
+    // Who may not record has no file of it either.
+    let file = output::create("--output", &plan.out)?;
     let state = RefCell::new((Trace::on(file), Counts::default()));
     let took;
     {

@@ -43,7 +43,7 @@ impl<'obj> Recorder<'obj> {
     ) -> Result<Self, Failure> {
         load(host, ring_bytes, storage)
             .context("loading the recorder")
-            .map_err(|error| preflight::explain(error, host))
+            .map_err(|error| preflight::explain(error, &preflight::tracing(host)))
     }
 
     /// Puts it on the tracepoints. What is recorded is given to `take` by [`Records::read`].

@@ -75,8 +75,9 @@ fn record_reasons(vm: &mut Vm) -> Result<()> {
     ensure!(started >= 300, "{started} starts");
     ensure!(reasons.len() == started, "{} reasons of {started}", reasons.len());
     ensure!(gave_way * 10 >= started * 8, "{gave_way} of {started} gave way");
-    let waited = |said: &&&BTreeMap<String, Said>| {
-        said.get("why") == Some(&Said::Words("first by deadline".into()))
+    let waited = |said: &&&BTreeMap<String, Said>| match said.get("why") {
+        Some(Said::Words(why)) => why.contains("until its deadline was first"),
+        _ => false,
     };
     let by_deadline = reasons.iter().filter(waited).count();
     ensure!(by_deadline * 10 >= started * 8, "{by_deadline} of {started} by deadline");

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use lab::{Case, Vm, process::Finished, vm::SCHEDULER};
 use nix::mount::{MsFlags, mount, umount};
-use std::{fs, path::Path, time::Duration};
+use std::{fs, os::unix::fs::PermissionsExt, path::Path, time::Duration};
 
 pub const CASES: &[Case] = &[
     Case::new(10, "second_instance", second_instance).core(),
@@ -46,7 +46,15 @@ fn no_privileges(vm: &mut Vm) -> Result<()> {
     let user = ["setpriv", "--reuid=1000", "--regid=1000", "--clear-groups", "--inh-caps=-all"];
     let end = vm.run(&[&user[..], &[SCHEDULER]].concat(), LIMIT)?;
     vm.say(end.stderr.trim());
-    check(&end, 77, &["CAP_BPF", "CAP_PERFMON"])
+    check(&end, 77, &["CAP_BPF", "CAP_PERFMON"])?;
+    // Whoever may not record has no empty file of it.
+    let dir = Path::new("/run/anybody");
+    fs::create_dir(dir)?;
+    fs::set_permissions(dir, fs::Permissions::from_mode(0o777))?;
+    let line = [&user[..], &[SCHEDULER, "record", "-o", "/run/anybody/trace", "--seconds", "0.1"]];
+    check(&vm.run(&line.concat(), LIMIT)?, 77, &["CAP_BPF", "CAP_PERFMON"])?;
+    ensure!(fs::read_dir(dir)?.next().is_none(), "a file was made");
+    Ok(())
 }
 
 fn no_kernel_config(vm: &mut Vm) -> Result<()> {
