@@ -169,7 +169,7 @@ static __always_inline void hurry(struct task_struct *p, struct task_ctx *tctx,
 	if (from == cpu_dsq(cpu)) {
 		part = t->llc * LLC_PARTS + t->part % LLC_PARTS;
 		tctx->rescued = true;
-		/* Where the clock of a part where nobody waits is put right later, so is who waits. */
+		/* Once it waits there, it is put off as the clock of the part is put right. */
 		catch_up_empty(part_dsq(part), cpu, scx_bpf_now());
 		scx_bpf_dsq_move_set_vtime(it, due_vns + ahead_by(part_dsq(part)));
 		if (scx_bpf_dsq_move_vtime(it, p, part_dsq(part), 0)) {
