@@ -46,9 +46,6 @@ struct {
 /* Some kernels tell of an idle CPU again each time that it finds nothing: no sooner than this. */
 #define LEAVING_GAP_NS (1000ULL * 1000)
 
-/* After so long it was lost: see arm(). */
-#define LEAVING_LOST_NS (20ULL * 1000 * 1000)
-
 /*
  * A CPU went idle unasked. That happens, too, where it has something to run, and may not run that
  * beside what another thread of its core does, or had chosen to be idle when its task was put
@@ -65,7 +62,7 @@ __attribute__((noinline)) int note_unasked(struct cpu_ctx *cctx __arg_nonnull, s
 	}
 	scx_bpf_test_and_clear_cpu_idle(cpu);
 	/* Each start puts it off, and threads of the CPU may run and end all the time. */
-	if (cctx->leaving_at && (s64)(now - cctx->leaving_at) < (s64)LEAVING_LOST_NS)
+	if (cctx->leaving_at && (s64)(now - cctx->leaving_at) < (s64)TIMER_LOST_NS)
 		return 0;
 	cctx->leaving_at = now;
 	t = bpf_map_lookup_elem(&leaving_timers, &zero);
@@ -198,8 +195,7 @@ static int empty_leaving(void *map, u32 *key, struct leaving_timer *t)
 		if (!cctx || !cctx->online || !cctx->leaving_at)
 			continue;
 		cctx->leaving_at = 0;
-		/* Some kernels mark it after update_idle, and all do where it finds nothing anew.
-		 */
+		/* Some kernels mark it after update_idle, all where it finds nothing anew. */
 		scx_bpf_test_and_clear_cpu_idle(cpu);
 		nr_moved = 0;
 		leave_cpu(cpu);

@@ -357,7 +357,7 @@ struct cpu_ctx {
 	u16 give_way;     /* 1: that policy wants what runs preempted. Written by relay_apply */
 	u16 parts_wait;   /* 1: at looked_at tasks waited in the queues of its parts */
 	u32 parts;        /* bits: parts of its LLC whose tasks it may run. Written by any CPU */
-	u16 asked;        /* 1: what it runs next, since a task began to run or it went idle */
+	u16 asked;        /* 1: dispatch was called, since a task began to run or it went idle */
 	u16 pad;
 	u64 leaving_at;   /* when it went idle, and was not asked; 0: it is asked */
 };

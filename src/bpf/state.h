@@ -198,7 +198,7 @@ static __always_inline bool is_bound(const struct task_struct *p)
  * machine gets memory freed, and after 21 s the kernel ejects the scheduler. BPF's own
  * entry code counts up once, for the current task. Without CONFIG_PREEMPT_RCU nobody
  * is preempted there, and there is no such field. Some system calls do little but read
- * under RCU, so who asks for this must not get a CPU by it: see choose_target().
+ * under RCU, so who asks for this must not get a CPU by it: see goes_first().
  */
 static __always_inline bool is_rcu_reader(const struct task_struct *p)
 {

@@ -412,6 +412,32 @@ pub const CASES: &[Case] = &[
         name: "readers beside idle nodes",
         text: r#"
             about = "a reader that is preempted goes on where a CPU is idle"
+            duration = "4s"
+            hz = 1000
+            topology = "2 nodes x 2 cores"
+            [[group]]
+            name = "readers"
+            tasks = 2
+            phases = ["rcu-lock", { run = "exp 8ms" }, "rcu-unlock", { sleep = "exp 2ms" }]
+            [[group]]
+            name = "bound"
+            tasks = 2
+            cpus = "0"
+            nice = -10
+            phases = [{ run = "exp 3ms" }, { sleep = "exp 4ms" }]
+            [[group]]
+            name = "bound there"
+            tasks = 2
+            cpus = "2"
+            nice = -10
+            phases = [{ run = "exp 3ms" }, { sleep = "exp 4ms" }]
+        "#,
+        holds: oracles_only,
+    },
+    Case {
+        name: "readers preempted beside idle nodes",
+        text: r#"
+            about = "a reader that a waking task preempts goes on where a CPU of its node is idle"
             duration = "10s"
             topology = "2 nodes x 4 cores"
             [[group]]
