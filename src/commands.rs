@@ -30,7 +30,7 @@ use serde_json::json;
 use simplelog::{ConfigBuilder, WriteLogger};
 use std::{
     ffi::OsString,
-    io::{self, Write},
+    io::{self, LineWriter, Write},
     mem::MaybeUninit,
     path::Path,
     process::ExitCode,
@@ -69,7 +69,8 @@ pub fn main(args: impl IntoIterator<Item = OsString>, own: Option<Own>) -> ExitC
 
 /// One message to the user. A closed standard error is no reason to end otherwise.
 pub fn complain(message: &str) {
-    let _ = writeln!(io::stderr(), "scheduler: {message}");
+    // In one write: it may be one of several who write there.
+    let _ = io::stderr().write_all(format!("scheduler: {message}\n").as_bytes());
 }
 
 /// Prints a text and is done. A reader that has gone away is no failure.
@@ -292,14 +293,19 @@ fn set_up_log(verbosity: u8) {
         1 => LevelFilter::Info,
         _ => LevelFilter::Debug,
     };
-    let config = ConfigBuilder::new().set_time_format_rfc3339().build();
     // Fails only when there is a logger, and then there is one.
-    let _ = WriteLogger::init(level, config, io::stderr());
+    let _ = log::set_boxed_logger(logger(level, io::stderr())).map(|()| log::set_max_level(level));
     // libbpf warns of much that is harmless. What is not comes back as an error, too.
     set_print(Some((PrintLevel::Debug, |level, text| match level {
         PrintLevel::Debug => log::debug!("{}", text.trim_end()),
         PrintLevel::Info | PrintLevel::Warn => log::info!("{}", text.trim_end()),
     })));
+}
+
+/// A logger that writes each line at once: who reads beside it, or writes to the same terminal, meets no halves.
+fn logger<W: Write + Send + 'static>(level: LevelFilter, to: W) -> Box<WriteLogger<LineWriter<W>>> {
+    let config = ConfigBuilder::new().set_time_format_rfc3339().build();
+    WriteLogger::new(level, config, LineWriter::new(to))
 }
 
 /// Gives back what loading took: mostly the kernel's type information, several megabytes.
@@ -308,5 +314,43 @@ fn release_memory() {
     // SAFETY: no precondition; it releases free memory only.
     unsafe {
         nix::libc::malloc_trim(0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use log::{Level, Log, Record};
+    use std::sync::Arc;
+
+    /// What was written, write by write.
+    #[derive(Clone, Default)]
+    struct Writes(Arc<Mutex<Vec<String>>>);
+
+    impl Write for Writes {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0
+                .lock()
+                .expect("no panic beside it")
+                .push(String::from_utf8_lossy(bytes).into_owned());
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_line_of_the_log_is_one_write() {
+        let writes = Writes::default();
+        let logger = logger(LevelFilter::Info, writes.clone());
+        for number in 1..=2 {
+            let what = format_args!("{number} rules are in force; looked at in {:?}", "3 ms");
+            logger.log(&Record::builder().level(Level::Info).args(what).build());
+        }
+        let writes = writes.0.lock().expect("no panic beside it");
+        assert_eq!(writes.len(), 2, "{writes:?}");
+        assert!(writes.iter().all(|line| line.ends_with("3 ms\"\n")), "{writes:?}");
     }
 }
