@@ -107,6 +107,14 @@ fn so_are_lengths_of_queues_and_latencies() {
     assert_eq!(flat["wakeups_timed"], count);
     assert_eq!(flat["wakeup_latency_p99_us"], latency["p99_us"]);
     has(format!("scheduler_wakeup_latency_seconds_count {count}"));
+    let wait = &json["total"]["queue_wait"];
+    let waits = wait["count"].as_u64().expect("a count");
+    assert!(waits > count, "none was put back after a run: this shows nothing");
+    assert_eq!(
+        (&flat["queue_waits_timed"], &flat["queue_wait_p99_us"]),
+        (&wait["count"], &wait["p99_us"])
+    );
+    has(format!("scheduler_run_queue_wait_seconds_count {waits}"));
     for (event, count) in &after.kernel_events {
         has(format!("scheduler_kernel_events_total{{event=\"{event}\"}} {count}"));
         assert_eq!(json["kernel_events"][event], *count);

@@ -63,6 +63,7 @@ enum hist {
 	X(STOPS, stops, "times a task stopped running")                                             \
 	X(WAKEUPS, wakeups, "tasks that became runnable and asked for a place")                     \
 	X(WAIT_NS, wait_ns, "nanoseconds from becoming runnable to running, all together")          \
+	X(REQUEUE_NS, requeue_ns, "nanoseconds from the end of a run to the next without sleep")    \
 	X(IDLE_DIRECT, idle_direct, "wakeups sent straight to an idle CPU")                         \
 	X(QUEUED, queued, "insertions into the deadline queue of an LLC")                           \
 	X(PINNED, pinned, "insertions into the queue of bound tasks of a CPU")                      \
@@ -97,11 +98,17 @@ enum counter {
 	NR_COUNTERS,
 };
 
+/* What a task did before it waited in a queue. */
+enum waited {
+	WAITED_AFTER_WAKEUP, /* it slept, or is new */
+	WAITED_AFTER_RUN,
+};
+
 /* One element a CPU of the per-CPU map `stats`. */
 struct cpu_stats {
 	u64 counters[NR_COUNTERS];
-	/* From becoming runnable to running, wakeups and new tasks only. */
-	u64 wakeup_hist[HIST_SLOTS];
+	/* From becoming runnable to running, and from one run to the next, by enum waited. */
+	u64 wait_hists[2][HIST_SLOTS];
 	/* From an offer to the policy's decision, and to the run that follows it. */
 	u64 answer_hist[HIST_SLOTS];
 	u64 served_hist[HIST_SLOTS];
@@ -402,6 +409,7 @@ struct task_sample {
 	u64 vruntime_vns;
 	u64 run_ns;
 	u64 wakeups;
+	u64 nivcsw; /* context switches that were not its own will */
 	u32 wait_hist[TASK_HIST_SLOTS];
 	char comm[TASK_COMM_CHARS];
 };

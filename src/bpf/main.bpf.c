@@ -198,6 +198,8 @@ static __always_inline void choose_target(struct task_struct *p, s32 cpu, struct
 		first = !(to->enq_flags & (SCX_ENQ_REENQ | SCX_ENQ_LAST)) && goes_first(p, tctx);
 	}
 	tctx->went_first = first;
+	if (!tctx->queued_at)
+		tctx->queued_at = now;
 	if (to->enq_flags & SCX_ENQ_REENQ)
 		count(CNT_REENQUEUED);
 	/* Served by the kernel before it asks us, and where it no longer does. */
@@ -206,8 +208,6 @@ static __always_inline void choose_target(struct task_struct *p, s32 cpu, struct
 		to->dsq = SCX_DSQ_GLOBAL;
 		return;
 	}
-	if (!tctx->queued_at)
-		tctx->queued_at = now;
 	if (is_renewed(tctx, to->enq_flags)) {
 		to->dsq = tctx->next_dsq;
 		to->slice_ns = tctx->next_slice_ns;
@@ -339,6 +339,31 @@ void BPF_STRUCT_OPS(sched_dispatch, s32 cpu, struct task_struct *prev)
 
 /* ---- the run ---- */
 
+_Static_assert(CNT_REQUEUE_NS == CNT_WAIT_NS + WAITED_AFTER_RUN, "one counter by the other");
+
+/* hist_slot() has a path for each power of two. With linkage: the verifier walks them once. */
+__attribute__((noinline)) u32 wait_slot(u64 waited_ns)
+{
+	return hist_slot(waited_ns);
+}
+
+/* A run begins: what came before it was a wait. */
+static __always_inline void end_wait(struct cpu_stats *st, struct task_ctx *tctx, u64 now)
+{
+	u32 after = tctx->runnable_at ? WAITED_AFTER_WAKEUP : WAITED_AFTER_RUN;
+	u64 since = tctx->runnable_at ?: tctx->queued_at, waited_ns;
+
+	if (!since)
+		return;
+	waited_ns = elapsed_ns(since, now);
+	st->wait_hists[after][wait_slot(waited_ns) & (HIST_SLOTS - 1)]++;
+	st->counters[CNT_WAIT_NS + after] += waited_ns;
+	if (knobs.task_stats)
+		tctx->wait_hist[task_hist_slot(waited_ns) & (TASK_HIST_SLOTS - 1)]++;
+	tctx->runnable_at = 0;
+	tctx->queued_at = 0;
+}
+
 void BPF_STRUCT_OPS(sched_running, struct task_struct *p)
 {
 	struct task_ctx *tctx = task_ctx_of(p);
@@ -354,15 +379,7 @@ void BPF_STRUCT_OPS(sched_running, struct task_struct *p)
 		return;
 	}
 	st->counters[CNT_SWITCHES]++;
-	if (tctx->runnable_at) {
-		u64 waited_ns = elapsed_ns(tctx->runnable_at, now);
-
-		st->wakeup_hist[hist_slot(waited_ns) & (HIST_SLOTS - 1)]++;
-		st->counters[CNT_WAIT_NS] += waited_ns;
-		if (knobs.task_stats)
-			tctx->wait_hist[task_hist_slot(waited_ns) & (TASK_HIST_SLOTS - 1)]++;
-		tctx->runnable_at = 0;
-	}
+	end_wait(st, tctx, now);
 	if (tctx->cpu != cpu) {
 		if (tctx->cpu >= 0) {
 			if (llc_of(tctx->cpu) != llc) {
@@ -375,7 +392,6 @@ void BPF_STRUCT_OPS(sched_running, struct task_struct *p)
 		tctx->cpu = cpu;
 	}
 
-	tctx->queued_at = 0;
 	if (relayed)
 		settle_offer(tctx, cctx, st, now);
 	/* What the ticks found was true of the task before. */

@@ -118,6 +118,7 @@ int tasks(struct bpf_iter__task *ctx)
 	s.vruntime_vns = tctx->vruntime_vns;
 	s.run_ns = tctx->run_ns;
 	s.wakeups = tctx->wakeups;
+	s.nivcsw = p->nivcsw;
 	__builtin_memcpy(s.wait_hist, tctx->wait_hist, sizeof(s.wait_hist));
 	bpf_probe_read_kernel_str(s.comm, sizeof(s.comm), p->comm);
 	bpf_seq_write(ctx->meta->seq, &s, sizeof(s));

@@ -103,6 +103,7 @@ impl Demo {
             task.run_ns += (run_us * 1e3) as u64;
             task.vruntime_vns += (run_us * 1e3) as u64;
             task.wakeups += wakeups as u64;
+            task.nivcsw += (run_us / 3e3).ceil() as u64;
             let slot = policy::task_hist_slot(self.random.u64(8_000..400_000)) as usize;
             task.wait_hist[slot % hist::TASK_SLOTS] += wakeups as u32;
         }
@@ -134,8 +135,14 @@ impl Demo {
             // Most wait for microseconds; the busier the CPU, the longer the tail.
             let nines = -self.random.f64().max(1e-6).ln();
             let wait_ns = 3e3 + 2e4 * nines * (1.0 + 40.0 * load.powi(6) * nines);
-            sample.stats.wakeup_hist[policy::hist_slot(wait_ns as u64) as usize] += 1;
+            sample.stats.wait_hists[0][policy::hist_slot(wait_ns as u64) as usize] += 1;
             sample.stats.counters[intf::counter_CNT_WAIT_NS as usize] += wait_ns as u64;
+        }
+        for _ in 0..switches - waking {
+            // Who was put back waits for a slice of somebody else.
+            let wait_ns = 3e6 * load * (0.5 + self.random.f64());
+            sample.stats.wait_hists[1][policy::hist_slot(wait_ns as u64) as usize] += 1;
+            sample.stats.counters[intf::counter_CNT_REQUEUE_NS as usize] += wait_ns as u64;
         }
         sample.state.running_pid = u32::from(self.random.f64() < load);
         sample.state.nr_pinned = u16::from(self.random.f64() < load / 8.0);

@@ -67,6 +67,30 @@ const ALL: &[Field<Interval>] = &[
         value: |i| i.total.wakeup_latency.max_us.map(Value::from),
     },
     Field {
+        name: "queue_waits_timed",
+        kind: U64,
+        text: "waits in a queue that were taken: after wakeups, and after other runs",
+        value: |i| Some(i.total.queue_wait.count.into()),
+    },
+    Field {
+        name: "queue_wait_p50_us",
+        kind: FLOAT,
+        text: "median wait in a queue in microseconds",
+        value: |i| i.total.queue_wait.p50_us.map(Value::from),
+    },
+    Field {
+        name: "queue_wait_p99_us",
+        kind: FLOAT,
+        text: "what 99 of 100 waits in a queue stay below",
+        value: |i| i.total.queue_wait.p99_us.map(Value::from),
+    },
+    Field {
+        name: "queue_wait_max_us",
+        kind: FLOAT,
+        text: "longest wait in a queue in microseconds",
+        value: |i| i.total.queue_wait.max_us.map(Value::from),
+    },
+    Field {
         name: "policy",
         kind: "string",
         text: "the policy in user space",

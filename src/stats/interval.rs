@@ -93,6 +93,9 @@ pub struct Total {
     pub queue_depth: u64,
     /// Times from wakeup to running, of the tasks that started to run in the interval.
     pub wakeup_latency: Latency,
+    /// Times from entering a queue to running, of the same tasks and of those that were put back after a run.
+    #[serde(default)]
+    pub queue_wait: Latency,
 }
 
 /// What one or more CPUs did in an interval.
@@ -133,8 +136,14 @@ pub struct Slot {
 }
 
 /// The growth of every counter, in the order of [`COUNTERS`].
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Counters(pub [u64; COUNTERS.len()]);
+
+impl Default for Counters {
+    fn default() -> Self {
+        Self([0; COUNTERS.len()])
+    }
+}
 
 impl Counters {
     /// The growth of one, by `intf::counter_CNT_*`.
@@ -207,13 +216,17 @@ impl Interval {
         let seconds = (after.at - before.at).as_secs_f64().max(1e-9);
         let mut sums = Sums::default();
         let mut latencies = [0; hist::SLOTS];
+        let mut waits = [0; hist::SLOTS];
         let mut answers = [0; hist::SLOTS];
         let mut serves = [0; hist::SLOTS];
         let mut cpus = Vec::new();
         for (before, after) in before.cpus.iter().zip(&after.cpus) {
             let growth = Sums::between(before, after);
             let (a, b) = (&after.stats, &before.stats);
-            add_growth(&mut latencies, &a.wakeup_hist, &b.wakeup_hist);
+            add_growth(&mut latencies, after.wakeup_hist(), before.wakeup_hist());
+            for (a, b) in after.queue_hists().iter().zip(before.queue_hists()) {
+                add_growth(&mut waits, a, b);
+            }
             add_growth(&mut answers, &a.answer_hist, &b.answer_hist);
             add_growth(&mut serves, &a.served_hist, &b.served_hist);
             sums.add(&growth);
@@ -243,6 +256,7 @@ impl Interval {
                 runnable: after.runnable(),
                 queue_depth: after.waiting(),
                 wakeup_latency: Latency::of(&latencies),
+                queue_wait: Latency::of(&waits),
             },
             kernel_events: after
                 .kernel_events
@@ -311,7 +325,8 @@ mod tests {
         for cpu in &mut after.cpus {
             cpu.state.snapshot_at = 500_000_000;
         }
-        after.cpus[1].stats.wakeup_hist[2] = 3;
+        after.cpus[1].stats.wait_hists[0][2] = 3;
+        after.cpus[0].stats.wait_hists[1][4] = 2;
         after.llcs[0].nr_queued = 4;
         let interval = Interval::between(&before, &after, Vec::new());
         assert_eq!(interval.interval_s, 0.5);
@@ -321,6 +336,8 @@ mod tests {
         assert_eq!(interval.total.activity.busy_percent, 25.0);
         assert_eq!((interval.total.runnable, interval.total.queue_depth), (4, 4));
         assert_eq!(interval.llcs, [LlcRow { llc: 0, node: 0, queue_depth: 4 }]);
+        let waits = interval.total.queue_wait;
+        assert_eq!((waits.count, waits.p50_us, waits.max_us), (5, Some(3.072), Some(5.12)));
         let latency = interval.total.wakeup_latency;
         assert_eq!(latency.slots, [Slot { end_us: 3.072, count: 3 }]);
         assert_eq!((latency.count, latency.p50_us, latency.max_us), (3, Some(3.072), Some(3.072)));

@@ -104,8 +104,15 @@ fn latencies(page: &mut Page, sample: &Sample) {
     page.histogram(
         "scheduler_wakeup_latency_seconds",
         "From becoming runnable to running, wakeups and new tasks only",
-        &sum(sample.cpus.iter().map(|cpu| &cpu.stats.wakeup_hist)),
+        &sum(sample.cpus.iter().map(|cpu| cpu.wakeup_hist())),
         Some(Nanos(sample.count(intf::counter_CNT_WAIT_NS))),
+    );
+    let waits = [intf::counter_CNT_WAIT_NS, intf::counter_CNT_REQUEUE_NS];
+    page.histogram(
+        "scheduler_run_queue_wait_seconds",
+        "From entering a queue to running: wakeups, new tasks, and tasks that were put back",
+        &sum(sample.cpus.iter().flat_map(|cpu| cpu.queue_hists())),
+        Some(Nanos(waits.into_iter().map(|counter| sample.count(counter)).sum())),
     );
 }
 
@@ -248,8 +255,11 @@ mod tests {
             cpu.stats.counters[intf::counter_CNT_RUN_NS as usize] = 750_000_001;
             cpu.stats.counters[intf::counter_CNT_SWITCHES as usize] = 7;
             // Below 2.048 µs and between 8.192 and 9.216 µs.
-            cpu.stats.wakeup_hist[1] = 2;
-            cpu.stats.wakeup_hist[8] = 3;
+            cpu.stats.wait_hists[0][1] = 2;
+            cpu.stats.wait_hists[0][8] = 3;
+            cpu.stats.wait_hists[1][1] = 1;
+            cpu.stats.counters[intf::counter_CNT_WAIT_NS as usize] = 30_000;
+            cpu.stats.counters[intf::counter_CNT_REQUEUE_NS as usize] = 2_000;
         }
         sample
     }
@@ -286,11 +296,13 @@ mod tests {
     #[test]
     fn histograms_are_cumulative() {
         let text = render(&sample(), Dialect::OpenMetrics);
-        let name = "scheduler_wakeup_latency_seconds";
-        let bucket = |le: &str| {
+        let (name, waits) =
+            ("scheduler_wakeup_latency_seconds", "scheduler_run_queue_wait_seconds");
+        let bucket_of = |name: &str, le: &str| {
             let start = format!("{name}_bucket{{le=\"{le}\"}} ");
             text.lines().find_map(|l| l.strip_prefix(&*start)?.parse::<u64>().ok())
         };
+        let bucket = |le: &str| bucket_of(name, le);
         assert_eq!(bucket("0.000001024"), Some(0));
         assert_eq!(bucket("0.000002048"), Some(4));
         assert_eq!(bucket("0.000008192"), Some(4));
@@ -298,8 +310,13 @@ mod tests {
         assert_eq!(bucket("17.179869184"), Some(10));
         assert_eq!(bucket("+Inf"), Some(10));
         assert!(
-            text.contains(&format!("{name}_count 10\n")) && text.contains(&format!("{name}_sum"))
+            text.contains(&format!("{name}_count 10\n"))
+                && text.contains(&format!("{name}_sum 0.000060000\n")),
+            "{text}"
         );
+        assert_eq!(bucket_of(waits, "0.000002048"), Some(6));
+        assert_eq!(bucket_of(waits, "+Inf"), Some(12));
+        assert!(text.contains(&format!("{waits}_sum 0.000064000\n")), "{text}");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The state of the scheduler at an instant, cumulative.
 
+use super::hist;
 use crate::{
     bpf::{
         intf::{self, cpu_ctx, cpu_stats},
@@ -72,6 +73,16 @@ impl CpuSample {
     pub fn new(cpu: CpuId, node: u32, llc: u32, core: CpuId) -> Self {
         let state = cpu_ctx { online: 1, ..wire::zero() };
         Self { cpu, node, llc, core, stats: wire::zero(), state }
+    }
+
+    /// The histograms of all waits in a queue: those after wakeups, and those after other runs.
+    pub fn queue_hists(&self) -> &[[u64; hist::SLOTS]; 2] {
+        &self.stats.wait_hists
+    }
+
+    /// The histogram of those after wakeups.
+    pub fn wakeup_hist(&self) -> &[u64; hist::SLOTS] {
+        &self.stats.wait_hists[intf::waited_WAITED_AFTER_WAKEUP as usize]
     }
 
     /// The instant of the snapshot less all time without a task, in nanoseconds: what it grows by

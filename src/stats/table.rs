@@ -65,6 +65,7 @@ fn task_cells(task: &TaskRow) -> Vec<Cell> {
         cell("busy%", 0, format!("{:.1}", task.busy_percent)),
         cell("vruntime-ms", 6, format!("{:.1}", task.vruntime_vns.0 as f64 / 1e6)),
         cell("wakeups/s", 4, format!("{:.0}", task.wakeups_per_s)),
+        cell("preempt/s", 7, format!("{:.0}", task.preemptions_per_s)),
         cell("wait-p99", 1, time(task.wait_p99_us)),
         cell(NAME, 0, task.comm.printable()),
     ]
@@ -233,7 +234,7 @@ mod tests {
             cpu.state.snapshot_at = 1_000_000_000;
             cpu.stats.counters[intf::counter_CNT_IDLE_NS as usize] = idle_ns;
         }
-        after.cpus[1].stats.wakeup_hist[9] = 60;
+        after.cpus[1].stats.wait_hists[0][9] = 60;
         after.cpus[1].state.running_pid = 42;
         after.llcs[0].nr_queued = 3;
         let now = vec![tasks::made::task(42, 250_000_000, 10, b"evil\x1b[31m")];
@@ -252,8 +253,8 @@ cpu  node  llc  busy%  switches/s  slice  idle  queued  preempt  migr  llc-in  l
 all              17.3        1234  3.5ms    50      42        5     6       7        8       9
 runnable 4  queue depth 3  wakeup latency p50 10us  p99 10us  max 10us  of 60
 
-pid  cpu  nice  weight  busy%  vruntime-ms  wakeups/s  wait-p99  command
- 42    1     0    1024   25.0        123.5         10      16us  evil\\x1b[31m
+pid  cpu  nice  weight  busy%  vruntime-ms  wakeups/s  preempt/s  wait-p99  command
+ 42    1     0    1024   25.0        123.5         10         20      16us  evil\\x1b[31m
 
 "
         );

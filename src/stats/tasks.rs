@@ -38,8 +38,11 @@ pub struct TaskRow {
     pub busy_percent: f64,
     /// Times it became runnable, a second.
     pub wakeups_per_s: f64,
-    /// Wait in the queue that 99 of 100 wakeups stay below, in microseconds, rounded up to a power
-    /// of two; null if it never woke.
+    /// Times another task got its CPU while it could have gone on, a second: the kernel's involuntary context switches.
+    #[serde(default)]
+    pub preemptions_per_s: f64,
+    /// Wait in the run queue, after wakeups and after runs, that 99 of 100 stay below, in microseconds, rounded up to a
+    /// power of two; null if it never waited.
     pub wait_p99_us: Option<f64>,
 }
 
@@ -136,11 +139,13 @@ impl TaskTracker {
             None => Growth {
                 run_ns: task.run_ns,
                 wakeups: task.wakeups,
+                nivcsw: task.nivcsw,
                 waits: task.wait_hist.map(u64::from),
             },
             Some(before) => Growth {
                 run_ns: task.run_ns - before.run_ns,
                 wakeups: task.wakeups - before.wakeups,
+                nivcsw: task.nivcsw.saturating_sub(before.nivcsw),
                 waits: std::array::from_fn(|slot| {
                     task.wait_hist[slot].wrapping_sub(before.wait_hist[slot]).into()
                 }),
@@ -154,6 +159,7 @@ impl TaskTracker {
 struct Growth {
     run_ns: u64,
     wakeups: u64,
+    nivcsw: u64,
     waits: [u64; hist::TASK_SLOTS],
 }
 
@@ -172,6 +178,7 @@ fn row(growth: &Growth, task: &task_sample, span: Duration) -> TaskRow {
         vruntime_vns: Vtime(task.vruntime_vns),
         busy_percent: (growth.run_ns as f64 / seconds / 1e7).min(100.0),
         wakeups_per_s: growth.wakeups as f64 / seconds,
+        preemptions_per_s: growth.nivcsw as f64 / seconds,
         wait_p99_us: wait_p99.map(Nanos::micros),
     }
 }
@@ -221,6 +228,7 @@ pub(crate) mod made {
             vruntime_vns: 123_456_789,
             run_ns,
             wakeups,
+            nivcsw: 2 * wakeups,
             wait_hist,
             comm,
         }
@@ -252,6 +260,7 @@ mod tests {
         assert_eq!(rows.iter().map(|row| row.pid).collect::<Vec<_>>(), [2, 4, 1]);
         assert_eq!((rows[0].busy_percent, rows[0].wait_p99_us), (50.0, None));
         assert_eq!((rows[2].busy_percent, rows[2].wakeups_per_s), (10.0, 10.0));
+        assert_eq!(rows[2].preemptions_per_s, 20.0);
         assert_eq!(rows[2].wait_p99_us, Some(16.384));
     }
 

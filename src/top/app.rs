@@ -54,10 +54,12 @@ impl View {
 pub enum Sort {
     /// Share of a CPU, greatest first.
     Busy,
-    /// Wait in the queue that 99 of 100 wakeups stay below, longest first.
+    /// Wait in the queue that 99 of 100 stay below, longest first.
     Wait,
     /// Wakeups a second, most first.
     Wakeups,
+    /// Preemptions a second, most first.
+    Preemptions,
     /// Name.
     Name,
     /// Number.
@@ -65,7 +67,8 @@ pub enum Sort {
 }
 
 impl Sort {
-    const ALL: [Sort; 5] = [Sort::Busy, Sort::Wait, Sort::Wakeups, Sort::Name, Sort::Pid];
+    const ALL: [Sort; 6] =
+        [Sort::Busy, Sort::Wait, Sort::Wakeups, Sort::Preemptions, Sort::Name, Sort::Pid];
 
     /// What it is called.
     pub fn name(self) -> &'static str {
@@ -73,6 +76,7 @@ impl Sort {
             Sort::Busy => "busy",
             Sort::Wait => "wait p99",
             Sort::Wakeups => "wakeups",
+            Sort::Preemptions => "preemptions",
             Sort::Name => "name",
             Sort::Pid => "pid",
         }
@@ -89,6 +93,7 @@ impl Sort {
             Sort::Busy => most(|task| task.busy_percent),
             Sort::Wait => most(|task| task.wait_p99_us.unwrap_or(-1.0)),
             Sort::Wakeups => most(|task| task.wakeups_per_s),
+            Sort::Preemptions => most(|task| task.preemptions_per_s),
             Sort::Name => a.comm.printable().cmp(&b.comm.printable()),
             Sort::Pid => Ordering::Equal,
         }

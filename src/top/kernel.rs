@@ -121,6 +121,7 @@ impl KernelView {
                 runnable: running,
                 queue_depth: running.saturating_sub(cpus.len() as u64),
                 wakeup_latency: Latency::default(),
+                queue_wait: Latency::default(),
             },
             cpus,
             rules: Vec::new(),
@@ -174,6 +175,7 @@ impl KernelView {
                 vruntime_vns: Vtime(0),
                 busy_percent: 100.0 * ran as f64 / self.ticks_per_s / seconds,
                 wakeups_per_s: 0.0,
+                preemptions_per_s: 0.0,
                 wait_p99_us: None,
             });
         }

@@ -184,6 +184,7 @@ fn every_counter_moves(vm: &mut Vm) -> Result<()> {
         ["offered", "decided", "taken", "gone", "overflow", "stale", "malformed", "late"];
     // These cores have one thread: see cores_before_threads.
     const OF_THREADS: &str = "spreads";
+    vm.expect_log(crate::stress::MISCOUNT_OF_6_12);
     let mut scheduler = vm.scheduler(&["--json", "--interval", "0.25"])?;
     let start = |plans: &[lab::process::HogPlan]| -> Result<Vec<Hog>> {
         plans.iter().map(|plan| plan.start()).collect()
@@ -258,6 +259,7 @@ fn statistics_of_tasks(vm: &mut Vm) -> Result<()> {
     let mut scheduler = vm.scheduler(&["--json", "--interval", "1", "--tasks", "3"])?;
     let busy = hog().nice(5).on(&[2]).start()?;
     let _sleeper = hog().sleeping(200, 2000).start()?;
+    let _sharing = [hog().nice(5).on(&[3]).start()?, hog().nice(5).on(&[3]).start()?];
     let samples = next_intervals(&mut scheduler, 3)?;
     let sample = samples.last().context("none")?;
     scheduler.finish()?;
@@ -267,7 +269,13 @@ fn statistics_of_tasks(vm: &mut Vm) -> Result<()> {
     }
     for field in ["p50_us", "p99_us", "max_us", "count"] {
         number(sample, &format!("/total/wakeup_latency/{field}"))?;
+        number(sample, &format!("/total/queue_wait/{field}"))?;
     }
+    // One of the two that share a CPU waits at any time, and says so whenever it runs again.
+    let requeued = number(sample, "/total/counters/requeue_ns")? / 1e9;
+    let waited = requeued / number(sample, "/interval_s")?;
+    vm.say(format!("after a run waits {waited:.3} task on average"));
+    ensure!((0.8..1.3).contains(&waited), "{waited:.3} tasks wait that were put back");
     let cpus = sample.pointer("/cpus").and_then(Value::as_array).context("no CPUs")?;
     ensure!(cpus.len() == 4, "{} rows of CPUs", cpus.len());
     for cpu in cpus {
@@ -294,6 +302,13 @@ fn statistics_of_tasks(vm: &mut Vm) -> Result<()> {
     ensure!(number(first, "/busy_percent")? > 80.0, "a hog that is not busy: {first}");
     number(first, "/vruntime_vns")?;
     number(first, "/wakeups_per_s")?;
+    for task in &tasks[1..] {
+        vm.say(task);
+        // A slice is 3 ms; a wait is one of the other's, and the tick that ends it.
+        let (switches, wait) = (number(task, "/preemptions_per_s")?, number(task, "/wait_p99_us")?);
+        ensure!((20.0..400.0).contains(&switches), "{switches} preemptions a second: {task}");
+        ensure!((500.0..70_000.0).contains(&wait), "{wait} us of wait: {task}");
+    }
     Ok(())
 }
 

@@ -28,7 +28,7 @@ const HELP: &[&str] = &[
     "j k, Down Up      move",
     "PgDn PgUp         move by a page",
     "g G, Home End     to the beginning, to the end",
-    "s                 order of tasks: busy, wait p99, wakeups, name, pid",
+    "s                 order of tasks: busy, wait, wakeups, preemptions, name, pid",
     "f, /              only tasks whose name has this in it",
     "Enter             details of the selected task",
     "Esc               back: out of the help, the details, the filter",

@@ -10,13 +10,14 @@ use ratatui::text::Line;
 /// The header, and as many tasks around the selected one as fit into `page` lines.
 pub fn lines(app: &App, look: Look, page: usize) -> Vec<Line<'static>> {
     let header = format!(
-        "{:>7} {:>4} {:>4} {:>6} {:>6} {:>8} {:>8}  command (by {})",
+        "{:>7} {:>4} {:>4} {:>6} {:>6} {:>8} {:>9} {:>8}  command (by {})",
         "pid",
         "cpu",
         "nice",
         "weight",
         "busy%",
         "wake/s",
+        "preempt/s",
         "wait-p99",
         app.sort.name()
     );
@@ -46,13 +47,14 @@ fn told(app: &App) -> bool {
 fn cells(task: &TaskRow, told: bool) -> String {
     let if_told = |text: String| if told { text } else { "-".to_owned() };
     format!(
-        "{:>7} {:>4} {:>4} {:>6} {:>6.1} {:>8} {:>8}  {}",
+        "{:>7} {:>4} {:>4} {:>6} {:>6.1} {:>8} {:>9} {:>8}  {}",
         task.pid,
         task.cpu.map_or_else(|| "-".to_owned(), |cpu| cpu.to_string()),
         task.nice,
         if_told(task.weight.0.to_string()),
         task.busy_percent,
         if_told(format!("{:.0}", task.wakeups_per_s)),
+        if_told(format!("{:.0}", task.preemptions_per_s)),
         time(task.wait_p99_us),
         task.comm.printable()
     )
@@ -78,6 +80,7 @@ pub fn details(app: &App, pid: i32) -> Vec<Line<'static>> {
             ("policy", crate::stats::text::printable(task.policy.as_bytes())),
             ("vruntime", format!("{:.3} ms", task.vruntime_vns.0 as f64 / 1e6)),
             ("wakeups", format!("{:.0} a second", task.wakeups_per_s)),
+            ("preempted", format!("{:.0} times a second", task.preemptions_per_s)),
             ("wait p99", format!("{} in the queue, rounded up to 2^n", time(task.wait_p99_us))),
         ]);
     }

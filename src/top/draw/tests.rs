@@ -136,9 +136,16 @@ fn tasks_of_all_names() {
     app.take(frame);
     press(&mut app, "2");
     let lines = screen(&mut app, 80, 24);
-    assert_eq!(lines[2], "    pid  cpu nice weight  busy%   wake/s wait-p99  command (by busy)");
-    assert_eq!(lines[3], "      7    1    0   1024   50.0        3     16us  grö\\u202eße");
-    assert_eq!(lines[4], "     42    1    0   1024   25.0       10     16us  evil\\x1b[31m");
+    let header = "    pid  cpu nice weight  busy%   wake/s preempt/s wait-p99  command (by busy)";
+    assert_eq!(lines[2], header);
+    assert_eq!(
+        lines[3],
+        "      7    1    0   1024   50.0        3         6     16us  grö\\u202eße"
+    );
+    assert_eq!(
+        lines[4],
+        "     42    1    0   1024   25.0       10        20     16us  evil\\x1b[31m"
+    );
     press(&mut app, "j\n");
     let lines = screen(&mut app, 80, 24);
     assert_line(&lines, "task", "42 of process 42");
