@@ -9,6 +9,8 @@ mod finer;
 mod mutants;
 #[path = "simulate/policies.rs"]
 mod policies;
+#[path = "simulate/readers.rs"]
+mod readers;
 #[path = "simulate/repeat.rs"]
 mod repeat;
 #[path = "simulate/scale.rs"]

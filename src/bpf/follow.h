@@ -171,17 +171,19 @@ static __always_inline void hurry(struct task_struct *p, struct task_ctx *tctx,
 		tctx->rescued = true;
 		/* Once it waits there, it is put off as the clock of the part is put right. */
 		catch_up_empty(part_dsq(part), cpu, scx_bpf_now());
+		announce_confined(part, scx_bpf_now());
+		set_part(&cctx->parts, part);
 		scx_bpf_dsq_move_set_vtime(it, due_vns + ahead_by(part_dsq(part)));
-		if (scx_bpf_dsq_move_vtime(it, p, part_dsq(part), 0)) {
-			announce_confined(part, scx_bpf_now());
-			set_part(&cctx->parts, part);
-		}
+		scx_bpf_dsq_move_vtime(it, p, part_dsq(part), 0);
 	} else if (from == tctx->clock) {
 		tctx->rescued = true;
 		scx_bpf_dsq_move_set_vtime(it, due_vns + cctx->side.ahead_vns);
+		/* Behind the move, for whoever counts meanwhile: see count_bound(). */
 		if (scx_bpf_dsq_move_vtime(it, p, cpu_dsq(cpu), 0))
-			cctx->pinned = true;
+			cctx->pinned = 1;
 	}
+	/* It may have looked before the move, and gone idle. */
+	kick_idle(cpu);
 }
 
 /* As apply_to() in decide.h: the iterator is made first. */

@@ -147,7 +147,8 @@ __attribute__((noinline)) int empty_into_global(u64 dsq, s32 cpu, bool all)
 	bpf_rcu_read_lock();
 	bpf_for_each(scx_dsq, p, dsq, 0) {
 		if (all || scx_bpf_task_cpu(p) == cpu)
-			nr_moved += scx_bpf_dsq_move(BPF_FOR_EACH_ITER, p, SCX_DSQ_GLOBAL, 0);
+			__sync_fetch_and_add(&nr_moved, scx_bpf_dsq_move(BPF_FOR_EACH_ITER, p,
+									 SCX_DSQ_GLOBAL, 0));
 	}
 	bpf_rcu_read_unlock();
 	return 0;

@@ -352,7 +352,7 @@ struct cpu_ctx {
 	u16 steal_from;   /* LLC to take the next task from, plus 1; 0: none */
 	u16 balance_turn; /* which LLC its tick looks at next */
 	u8 crowded;       /* ticks in a row that found a whole core idle and its own shared */
-	u8 pinned;        /* 0: no task waits in its queue of bound ones */
+	u8 asked;         /* 1: dispatch was called, since a task began to run or it went idle */
 	u8 alone;         /* 1: at looked_at no task waited in its LLC's queues */
 	u8 online;        /* written by cpu_online, cpu_offline and init */
 	u16 nr_local;     /* tasks in its local queue. Written by `snapshot` */
@@ -364,8 +364,7 @@ struct cpu_ctx {
 	u16 give_way;     /* 1: that policy wants what runs preempted. Written by relay_apply */
 	u16 parts_wait;   /* 1: at looked_at tasks waited in the queues of its parts */
 	u32 parts;        /* bits: parts of its LLC whose tasks it may run. Written by any CPU */
-	u16 asked;        /* 1: dispatch was called, since a task began to run or it went idle */
-	u16 pad;
+	u32 pinned;       /* 0: no task waits in its queue of bound ones. Set by rule_hurry, too */
 	u64 leaving_at;   /* when it went idle, and was not asked; 0: it is asked */
 };
 

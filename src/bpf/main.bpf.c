@@ -142,14 +142,18 @@ static __always_inline bool wake_at_once(struct task_struct *p, struct task_ctx 
  * Does a reader under RCU go on before all others? Once in a row, and near its clock: the slice
  * it had, and the tick that ended it. A reader is done long before; who is not waits like others.
  * At the end of its slice it keeps its CPU: would it go to the global queue, which any CPU serves
- * before it asks us, some CPUs would fill that, and others never ask.
+ * before it asks us, some CPUs would fill that, and others never ask. One that was rescued goes
+ * on until it has run for a slice, or the first that wakes would take all that away.
  */
 static __always_inline bool goes_first(const struct task_struct *p, const struct task_ctx *tctx)
 {
-	return is_rcu_reader(p) && !tctx->went_first &&
-	       !vtime_before(clock_now(tctx) +
-				     to_virtual(knobs.slice_max_ns + LAST_TICK_NS, tctx->weight),
-			     tctx->vruntime_vns);
+	u64 near_vns =
+		clock_now(tctx) + to_virtual(knobs.slice_max_ns + LAST_TICK_NS, tctx->weight);
+
+	if (!is_rcu_reader(p))
+		return false;
+	return tctx->charged_ns < tctx->saved_until_ns ||
+	       (!tctx->went_first && !vtime_before(near_vns, tctx->vruntime_vns));
 }
 
 static __always_inline void choose_target(struct task_struct *p, s32 cpu, struct target *to)
@@ -205,6 +209,7 @@ static __always_inline void choose_target(struct task_struct *p, s32 cpu, struct
 	/* Served by the kernel before it asks us, and where it no longer does. */
 	if (first) {
 		tctx->placed = PLACED_READER;
+		tctx->rescued = true;
 		to->dsq = SCX_DSQ_GLOBAL;
 		return;
 	}
@@ -236,7 +241,7 @@ static __always_inline void choose_target(struct task_struct *p, s32 cpu, struct
 		if (tctx->clock != to->dsq)
 			to->due_vns =
 				carry_lag(to->due_vns, clock_now(tctx), cctx->side.clock.now_vns);
-		cctx->pinned = true;
+		cctx->pinned = 1;
 	} else {
 		to->dsq = announce(tctx, lctx, now);
 	}
@@ -320,9 +325,10 @@ void BPF_STRUCT_OPS(sched_dispatch, s32 cpu, struct task_struct *prev)
 			keep(prev, tctx, cctx, cpu, alone, now);
 			return;
 		}
+		/* Out of turn: it drives no clock. */
 		if (goes_first(prev, tctx)) {
 			tctx->went_first = true;
-			keep(prev, tctx, cctx, cpu, false, now);
+			renew(prev, tctx, cctx, now);
 			return;
 		}
 	}

@@ -89,12 +89,21 @@ static __always_inline bool gives_way(const struct head *h, u64 due_vns)
 	return h->unknown || (h->waits && vtime_before(h->deadline_vns, due_vns));
 }
 
+static __always_inline void renew(struct task_struct *p, struct task_ctx *tctx,
+				  struct cpu_ctx *cctx, u64 now)
+{
+	count(CNT_KEPT);
+	scx_bpf_task_set_slice(p, slice_from(tctx, cctx->slice_ns));
+	publish(cctx, p, tctx, now);
+}
+
 /* The running task goes on with a slice of its own. */
 static __always_inline void keep(struct task_struct *p, struct task_ctx *tctx, struct cpu_ctx *cctx,
 				 s32 cpu, bool alone, u64 now)
 {
 	u64 slice_ns = slice_from(tctx, cctx->slice_ns);
 
+	tctx->went_first = false;
 	if (alone) {
 		/* Alone, a light task must not drag the clock from those who compete elsewhere. */
 		push_llc(llc_of(cpu), tctx->vruntime_vns - ahead_of_llc(tctx), now);
@@ -112,9 +121,7 @@ static __always_inline void keep(struct task_struct *p, struct task_ctx *tctx, s
 			catch_up_served(cctx, lctx, llc_of(cpu), tctx->vruntime_vns, now);
 		}
 	}
-	count(CNT_KEPT);
-	scx_bpf_task_set_slice(p, slice_ns);
-	publish(cctx, p, tctx, now);
+	renew(p, tctx, cctx, now);
 }
 
 /* Takes the next task from queue `dsq`, which belongs to another LLC. */
@@ -261,14 +268,28 @@ struct waiting {
 };
 
 /* Counts what waits, and notes which queues need no look for a while. */
+/*
+ * How many tasks are bound to this CPU. The mark is taken back before they are counted: hurry()
+ * sets it without the runqueue's lock, when its task is there.
+ */
+static __always_inline u32 count_bound(struct cpu_ctx *cctx, s32 cpu)
+{
+	u32 nr;
+
+	__sync_lock_test_and_set(&cctx->pinned, 0);
+	nr = nr_in(cpu_dsq(cpu));
+	if (nr)
+		cctx->pinned = 1;
+	return nr;
+}
+
 static __always_inline struct waiting count_waiting(struct cpu_ctx *cctx, s32 cpu, u32 llc)
 {
 	struct waiting w = {.nr_llc = nr_in(llc)};
 
 	if (cctx->parts)
 		w.nr_part = look_at_parts(cpu, llc, &w.part);
-	w.nr_cpu = cctx->pinned ? nr_in(cpu_dsq(cpu)) : 0;
-	cctx->pinned = w.nr_cpu > 0;
+	w.nr_cpu = cctx->pinned ? count_bound(cctx, cpu) : 0;
 	cctx->parts_wait = w.nr_part > 0;
 	cctx->alone = w.nr_llc + w.nr_part == 0;
 	return w;

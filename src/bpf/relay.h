@@ -258,8 +258,8 @@ __attribute__((noinline)) int retake(u64 from, u64 iter_flags, u64 limit_ns, u64
 				continue;
 			due_vns = tctx->deadline_vns;
 			if (waited_ns >= (s64)wait_max_ns(p)) {
-				/* As rescue() does: owed or not, and nobody follows it there. */
-				tctx->rescued = true;
+				/* Owed or not. */
+				save(p, tctx);
 				due_vns = clock_vns - FIRST_VNS;
 			} else if (limit_ns && !is_overdue(tctx, clock_vns, lctx, cpu)) {
 				continue;

@@ -18,10 +18,12 @@
  * Sooner for an RCU reader: the whole machine waits for it, and it may need many slices.
  * khugepaged, nice 19, copies 2 MiB under RCU, twenty ticks of a slow machine; a tick in
  * five seconds made a stall of 21 s of that (seen in a guest). A tick in 250 ms is 1.6 % of
- * a CPU, and with RESCUE_GAP_NS all readers of a queue together get no more than one in 20.
+ * a CPU, and with RESCUE_GAP_NS all readers of a queue together get a slice in 20 ms, of each
+ * READER_CPUS CPUs: 64 readers of 80 ms beside hogs on 16 CPUs would end in 34 s else.
  */
 #define READER_WAIT_MAX_NS (250ULL * 1000 * 1000)
 #define RESCUE_GAP_NS (20ULL * 1000 * 1000)
+#define READER_CPUS 4
 #define RESCUE_MAX 2048
 
 /* Whom a search found. */
@@ -34,6 +36,14 @@ enum rescued {
 static __always_inline u64 wait_max_ns(const struct task_struct *p)
 {
 	return is_rcu_reader(p) ? READER_WAIT_MAX_NS : WAIT_MAX_NS;
+}
+
+/* It runs next, out of turn. A reader for a slice, whoever wakes meanwhile: see goes_first(). */
+static __always_inline void save(const struct task_struct *p, struct task_ctx *tctx)
+{
+	tctx->rescued = true;
+	if (is_rcu_reader(p))
+		tctx->saved_until_ns = tctx->charged_ns + knobs.slice_max_ns;
 }
 
 /*
@@ -86,7 +96,7 @@ __attribute__((noinline)) int rescue(u64 from, u64 to, s32 cpu, u64 first_vns, u
 				continue;
 			tctx = task_ctx_of(p);
 			if (tctx)
-				tctx->rescued = true;
+				save(p, tctx);
 			scx_bpf_dsq_move_set_vtime(&it, first_vns);
 			moved = scx_bpf_dsq_move_vtime(&it, p, to, 0);
 			break;
@@ -116,10 +126,10 @@ __attribute__((noinline)) u32 part_to_search(u32 llc, s32 cpu, u64 now)
 		u32 part = llc * LLC_PARTS + i;
 
 		pctx = part_ctx_of(part);
-		if (!pctx || !(cctx->parts & (1U << i)) || now - pctx->rescued_at <= most_ns ||
-		    !nr_in(part_dsq(part)))
+		if (!pctx || !(cctx->parts & (1U << i)) ||
+		    elapsed_ns(pctx->rescued_at, now) <= most_ns || !nr_in(part_dsq(part)))
 			continue;
-		most_ns = now - pctx->rescued_at;
+		most_ns = elapsed_ns(pctx->rescued_at, now);
 		found = part;
 	}
 	pctx = part_ctx_of(found);
@@ -154,15 +164,18 @@ static __always_inline bool rescue_one(struct waiting *w, struct cpu_ctx *cctx,
 {
 	u64 first_vns = lctx->clock.now_vns - FIRST_VNS;
 	enum rescued found = RESCUED_NONE;
+	u64 seen_at = lctx->rescued_at;
 
-	if (w->nr_llc && now - lctx->rescued_at > RESCUE_GAP_NS) {
-		u64 last_at = vtime_max(lctx->rescued_at, now - 2 * RESCUE_GAP_NS);
+	if (w->nr_llc && elapsed_ns(seen_at, now) > RESCUE_GAP_NS &&
+	    __sync_bool_compare_and_swap(&lctx->rescued_at, seen_at, now)) {
+		u64 last_at = vtime_max(seen_at, now - 2 * RESCUE_GAP_NS);
+		u32 nr;
 
-		lctx->rescued_at = now;
 		found = rescue(llc, cpu_dsq(cpu), cpu, first_vns, now);
-		/* As many for each CPU, and their ticks may be at one instant; not of readers. */
-		if (found == RESCUED_STARVING)
-			lctx->rescued_at = last_at + RESCUE_GAP_NS / (lctx->nr_cpus ?: 1);
+		/* As many for each CPU, whose ticks may be at one instant, or for a few CPUs. */
+		nr = found == RESCUED_STARVING ? lctx->nr_cpus ?: 1 : lctx->nr_cpus / READER_CPUS;
+		if (found && nr)
+			lctx->rescued_at = last_at + RESCUE_GAP_NS / nr;
 	} else if (w->nr_cpu && now - cctx->rescued_at > RESCUE_GAP_NS) {
 		cctx->rescued_at = now;
 		rescue_bound(w, cctx, cpu, llc, first_vns, now);
@@ -174,7 +187,7 @@ static __always_inline bool rescue_one(struct waiting *w, struct cpu_ctx *cctx,
 	}
 	if (found == RESCUED_NONE)
 		return false;
-	cctx->pinned = true;
+	cctx->pinned = 1;
 	w->nr_cpu++;
 	return true;
 }

@@ -238,7 +238,7 @@ static __always_inline bool take_base(struct cpu_ctx *cctx, s32 cpu, u32 llc)
 		first = ANY_PART;
 	if (take_next(cctx, &w, cpu, llc, first))
 		return true;
-	cctx->pinned = nr_in(cpu_dsq(cpu)) > 0;
+	count_bound(cctx, cpu);
 	return false;
 }
 

@@ -23,6 +23,7 @@ struct task_ctx {
 	u64 charged_ns;   /* p->se.sum_exec_runtime up to which vruntime is charged */
 	u64 runnable_at;  /* since when it waits for its first run; 0: it does not */
 	u64 queued_at;    /* since when it waits in any queue; 0: it does not */
+	u64 saved_until_ns; /* a reader that was rescued goes on until charged_ns is here */
 	u64 burst_ns;     /* run since it woke */
 	u64 burst_avg_ns;
 	u32 weight;

@@ -435,6 +435,7 @@ static __always_inline void mark_runnable(struct task_ctx *tctx, u64 now)
 {
 	tctx->runnable_at = now;
 	tctx->queued_at = 0;
+	tctx->went_first = false;
 	count(CNT_WAKEUPS);
 	if (knobs.task_stats)
 		tctx->wakeups++;

@@ -26,6 +26,8 @@ const STARVED_EVERY_NS: u64 = 100_000_000;
 const STARVED_SLACK_NS: u64 = 200_000_000;
 /// Turns by weight that a task may wait for.
 const STARVED_TURNS: u64 = 4;
+/// And more of them for a reader under RCU: the slice out of turn that it was rescued with, and the tick that ends it.
+const READER_TURNS: u64 = 2;
 /// After this the kernel ejects a scheduler for a stall of RCU.
 const RCU_STALL_NS: u64 = 21_000_000_000;
 /// Shares are judged from this much time on, for each CPU: the error of a start is a hundredth of that.
@@ -184,7 +186,9 @@ impl Oracle {
                 cpus[task.cpu() as usize].taken_until(now).saturating_sub(task.taken_before);
             // However many there are, each gets a tick, the shortest that there is.
             let round_ns = 2 * self.tick_ns * (nr / mine + 1);
-            let limit = (STARVED_SLACK_NS + STARVED_TURNS * turn_ns * turns)
+            // Who reads under RCU goes before others where it has to, and works that off: see rescue.h.
+            let early = if task.reads_at > 0 { READER_TURNS } else { 0 };
+            let limit = (STARVED_SLACK_NS + (STARVED_TURNS + early) * turn_ns * turns)
                 .min(round_ns.max(self.timeout_ns / 2))
                 + taken_ns;
             if waited > limit {

@@ -5,6 +5,7 @@ use super::{
     dist::Rng,
     events::Kind,
     hotplug::Stage,
+    kernel::Kernel,
     machine::Machine,
     task::{Place, QueueId, TaskId},
 };
@@ -111,17 +112,22 @@ impl Machine<'_> {
         self.cpus[cpu as usize].tick_at = None;
         let Some(id) = self.kernel.cpus[cpu as usize].curr else { return };
         self.update_curr(cpu);
-        // Ticks of all CPUs are at one instant, which their clocks do not agree on.
-        let most_ns = self.scenario.costs.clock_skew;
-        let behind_ns = Rng::new(self.now, cpu.into()).below(most_ns + 1);
-        self.kernel.set_now(self.now - behind_ns);
-        self.kernel.tick(cpu, id);
-        self.kernel.set_now(self.now);
+        self.by_its_clock(cpu, |kernel| kernel.tick(cpu, id));
         self.after_callback(cpu);
         self.arm_tick(cpu);
         if self.kernel.task(id).slice() == 0 {
             self.schedule(cpu, true);
         }
+    }
+
+    /// A callback on a CPU. Ticks of all CPUs are at one instant, which their clocks do not agree on.
+    fn by_its_clock<T>(&mut self, cpu: u32, callback: impl FnOnce(&mut Kernel) -> T) -> T {
+        let most_ns = self.scenario.costs.clock_skew;
+        let behind_ns = Rng::new(self.now, cpu.into()).below(most_ns + 1);
+        self.kernel.set_now(self.now - behind_ns);
+        let said = callback(&mut self.kernel);
+        self.kernel.set_now(self.now);
+        said
     }
 
     fn arm_tick(&mut self, cpu: u32) {
@@ -239,7 +245,7 @@ impl Machine<'_> {
             let moved = if self.kernel.consume_global_dsq(cpu) || !online {
                 0
             } else {
-                let moved = self.kernel.dispatch(cpu, prev);
+                let moved = self.by_its_clock(cpu, |kernel| kernel.dispatch(cpu, prev));
                 self.after_callback(cpu);
                 moved
             };

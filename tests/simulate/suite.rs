@@ -1,7 +1,7 @@
 //! The cases that judge a build of the kernel's half: each is a scenario, the oracles that watch all of them, and what
 //! that scenario is for.
 
-use super::{cpusets, finer, upheaval};
+use super::{cpusets, finer, readers, upheaval};
 use scheduler::{
     settings::Tuning,
     sim::{self, Durations, Scenario, Stats},
@@ -394,7 +394,12 @@ pub fn on_a_fast_machine(text: &str) -> String {
 
 /// All cases.
 pub fn all() -> impl Iterator<Item = &'static Case> {
-    CASES.iter().chain(upheaval::CASES).chain(finer::CASES).chain(cpusets::CASES)
+    CASES
+        .iter()
+        .chain(upheaval::CASES)
+        .chain(finer::CASES)
+        .chain(cpusets::CASES)
+        .chain(readers::CASES)
 }
 
 /// The first case that finds something.
