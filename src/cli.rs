@@ -225,7 +225,7 @@ enum Command {
     /// Record every switch, wakeup and migration of this machine as a trace for ui.perfetto.dev
     ///
     /// Under whatever scheduler. Where this one runs the trace has its reasons, too: why a task got its CPU, what it was owed
-    /// and when it was due. Needs root. Memory is bounded by the ring; what finds no room there is counted.
+    /// and when it was due. Needs root, or CAP_BPF and CAP_PERFMON. Memory is bounded by the ring; what finds no room there is counted.
     Record {
         /// The trace
         #[arg(short, long, value_name = "FILE")]

@@ -155,7 +155,16 @@ fn simulate(plan: &sim::Plan, own: Option<&Own>) -> Result<Exit, Failure> {
     if let Some(error) = results.untraced {
         return Err(error.into());
     }
-    Ok(if results.violations.is_empty() { Exit::Stopped } else { Exit::Failed })
+    Ok(exit_of(&results.violations))
+}
+
+/// What a user is told by the exit code: the scheduler did what it must not do, or the scenario cannot be.
+fn exit_of(violations: &[sim::Violation]) -> Exit {
+    match violations {
+        [] => Exit::Stopped,
+        _ if violations.iter().all(|violation| violation.oracle == sim::OF_SCENARIO) => Exit::Usage,
+        _ => Exit::Failed,
+    }
 }
 
 /// `scheduler simulate --sweep`: ends as a simulation does.
@@ -168,19 +177,25 @@ fn run_sweep(
 ) -> Result<Exit, Failure> {
     // Before all else: it may take long until there is something to draw.
     let chart = sweep.svg.as_deref().map(|path| output::create("--svg", path)).transpose()?;
-    let results = sweep.run(plan, scenario, policies, stop)?;
+    let mut results = sweep.run(plan, scenario, policies, stop)?;
+    if stop.is_triggered() {
+        // Figures of the beginning of a run compare with none of a whole one.
+        results.retain(|(_, results)| results.is_whole(plan.runs));
+        let (whole, all) = (results.len(), sweep.points.len());
+        complain(&format!("interrupted: {whole} of {all} values were simulated to their end"));
+    }
     print(&if plan.json { format!("{}\n", sweep.json(&results)) } else { sweep.text(&results) })?;
     if let Some(file) = chart {
         sweep.draw(&results, file)?;
     }
-    let mut exit = Exit::Stopped;
-    for (value, results) in &results {
-        for violation in &results.violations {
+    let mut violations = Vec::new();
+    for (value, results) in results {
+        for violation in results.violations {
             complain(&format!("{}={value}: {violation}", sweep.key));
-            exit = Exit::Failed;
+            violations.push(violation);
         }
     }
-    Ok(exit)
+    Ok(exit_of(&violations))
 }
 
 /// `scheduler profile` and `scheduler explain`: asks the running scheduler, and prints the lines of its answer.

@@ -105,6 +105,7 @@ fn bad_values_are_refused_with_flag_and_range() {
         (&["--lag-us", "99"], "--lag-us", "100 to 40000"),
         (&["--preempt-gran-us", "10001"], "--preempt-gran-us", "0 to 10000"),
         (&["simulate", "x", "--set", "speed=1"], "'--set speed=1'", "profile, slice_us"),
+        (&["record", "-o", "-"], "--output -", "/dev/stdout"),
         (&["simulate", "x", "--sweep", "slice=1..2"], "'--sweep slice=1..2'", "mean 'slice_us'?"),
         (&["simulate", "x", "--sweep", "slice_us=50..200"], "'--sweep slice_us=50..200'", "100 to"),
         (&["simulate", "x", "--sweep", "preempt_gran_us=0..9"], "--sweep", "LOW from 1 and HIGH"),

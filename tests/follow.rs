@@ -233,3 +233,44 @@ fn a_sweep_shows_the_trade_off() {
         assert!(err.contains(says), "{args:?}: {err}");
     }
 }
+
+/// A row of a run that was cut short would say what is not so.
+#[test]
+fn an_interrupted_sweep_has_no_row_of_a_part() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("long.toml");
+    let text = fs::read_to_string(scenario("audio-beside-games")).expect("readable");
+    fs::write(&path, text.replace("duration = \"10s\"", "duration = \"80000s\"")).expect("written");
+    let child = Command::new(SCHEDULER)
+        .args(["simulate", "--sweep", "slice_us=500..20000"])
+        .arg(&path)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    thread::sleep(Duration::from_secs(1));
+    let pid = Pid::from_raw(child.id() as i32);
+    // As `timeout` sends it: to the process, and to its group at once.
+    for _ in 0..2 {
+        kill(pid, Signal::try_from(SIGINT).expect("a signal")).expect("it is there");
+    }
+    let output = child.wait_with_output().expect("it ends");
+    let (out, err) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!((output.status.code(), &*out), (Some(0), ""), "{err}");
+    assert!(err.contains("interrupted: 0 of 10 values"), "{err}");
+}
+
+/// Who is to blame is told by the exit code.
+#[test]
+fn a_scenario_that_cannot_be_is_bad_usage() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("bomb.toml");
+    let text = "about = \"a\"\nduration = \"10s\"\ntopology = \"1 core\"\n\
+                [[group]]\nname = \"a\"\ntasks = 1\nphases = [{ fork = \"a\" }, { run = \"1us\" }]\n";
+    fs::write(&path, text).expect("written");
+    let output = Command::new(SCHEDULER).arg("simulate").arg(&path).output().expect("it starts");
+    let err = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{err}");
+    assert!(err.contains("tasks were forked"), "{err}");
+}

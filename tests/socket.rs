@@ -378,8 +378,18 @@ fn what_is_left_of_another_is_replaced_and_files_are_not() {
     drop(new);
     assert!(!path.exists());
 
+    // Under this name it is made, until it listens.
+    let beside = dir.path().join("stats.new");
+    drop(std::os::unix::net::UnixListener::bind(&beside).expect("a socket half made"));
+    drop(listen(&path).expect("that is replaced, too"));
+    assert!(!beside.exists() && !path.exists());
+
     let file = dir.path().join("file");
+    let other = dir.path().join("file.new");
     fs::write(&file, "precious").expect("write");
+    fs::rename(&file, &other).expect("renamed");
+    assert!(listen(&file).is_err() && !file.exists(), "a file where it would be made");
+    fs::rename(&other, &file).expect("renamed");
     for (path, word) in [(&file, "no socket"), (&file.join("x/stats"), "--socket")] {
         let error = format!("{:#}", listen(path).err().expect("refused"));
         assert!(error.contains(word) && error.contains("file"), "{error}");

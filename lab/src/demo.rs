@@ -13,6 +13,7 @@ use anyhow::{Context, Result, bail, ensure};
 use nix::{
     sys::{
         signal::{Signal, kill},
+        termios::tcdrain,
         utsname::uname,
     },
     unistd::{Pid, geteuid},
@@ -146,11 +147,14 @@ pub fn guest() -> Result<Infallible> {
             .write(true)
             .open("/dev/ttyS1")
             .context("opening the port of results")?;
-        if let Err(error) = show(Path::new(SCHEDULER), &port) {
-            writeln!(port, "run: {error:#}")?;
-            return Err(error);
+        let shown = show(Path::new(SCHEDULER), &port);
+        match &shown {
+            Ok(()) => writeln!(port, "{DONE}")?,
+            Err(error) => writeln!(port, "run: {error:#}")?,
         }
-        Ok(writeln!(port, "{DONE}")?)
+        // What the port has not sent when the guest goes off is lost.
+        tcdrain(&port).context("waiting until the last line is out")?;
+        shown
     });
     if let Err(error) = shown {
         eprintln!("lab: {error:#}");
@@ -239,11 +243,16 @@ impl Figures {
 
     fn new() -> Result<Self> {
         const LIMIT: Duration = Duration::from_secs(10);
-        // It comes after the scheduler is attached.
-        wait_for(LIMIT, || Ok(Path::new(Self::SOCKET).exists()))
-            .context("waiting for the scheduler's socket")?;
-        let socket = UnixStream::connect(Self::SOCKET)
-            .with_context(|| format!("asking the scheduler at {}", Self::SOCKET))?;
+        // It listens once it is attached; before that there may be the socket of one that was killed.
+        let mut asked = UnixStream::connect(Self::SOCKET);
+        wait_for(LIMIT, || {
+            if asked.is_err() {
+                asked = UnixStream::connect(Self::SOCKET);
+            }
+            Ok(asked.is_ok())
+        })
+        .ok();
+        let socket = asked.with_context(|| format!("asking the scheduler at {}", Self::SOCKET))?;
         socket.set_read_timeout(Some(LIMIT))?;
         let mut figures = Self(BufReader::new(socket));
         figures.ask()?;

@@ -13,6 +13,7 @@ use anyhow::{Context, Result, bail, ensure};
 use nix::{
     sys::{
         signal::{Signal, kill},
+        termios::tcdrain,
         wait::{WaitPidFlag, WaitStatus, waitpid},
     },
     unistd::Pid,
@@ -154,7 +155,9 @@ impl Suite {
         let plan = fs::read_to_string(format!("/{PLAN}")).context("reading the plan")?;
         let mut send = |message: &Message| -> Result<()> {
             let line = serde_json::to_string(message)? + "\n";
-            port.write_all(line.as_bytes()).context("writing results")
+            port.write_all(line.as_bytes()).context("writing results")?;
+            // What the port has not sent when the guest goes off is lost: it was, of a line of 8 KiB.
+            tcdrain(&port).context("waiting until the results are out")
         };
         for name in plan.lines() {
             let case = self

@@ -70,7 +70,7 @@ pub(super) struct SettingArgs {
 /// How it decides.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub(super) struct TuningArgs {
-    /// What it is for: a name for the values of the next four, each of which goes before it
+    /// What it is for: a name for the values of the next four, each of which overrides it
     #[arg(long, value_name = "NAME", default_value = AUTO.name)]
     #[arg(value_parser = PossibleValuesParser::new(profile::names()))]
     pub profile: String,

@@ -38,7 +38,10 @@ impl Connection {
     pub fn open(path: &Path) -> Result<Self> {
         let stream = UnixStream::connect(path).map_err(|error| match error.kind() {
             ErrorKind::NotFound | ErrorKind::ConnectionRefused => {
-                anyhow!("no scheduler is running that could be asked at {}", path.display())
+                anyhow!(
+                    "no scheduler is running that could be asked at {}: start one, or say with --socket where it is",
+                    path.display()
+                )
             }
             _ => anyhow!("asking the scheduler at {}: {error}", path.display()),
         })?;

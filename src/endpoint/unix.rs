@@ -55,18 +55,21 @@ fn make(path: &Path, start: Rc<Sample>) -> Result<StatsSocket> {
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         fs::create_dir_all(folder).context("making its folder")?;
     }
-    match fs::symlink_metadata(path) {
-        Ok(there) if there.file_type().is_socket() => fs::remove_file(path)?,
-        Ok(_) => bail!("something is there that is no socket"),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(error.into()),
-    }
+    is_socket(path)?;
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let fd = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
     // Before it has a name, so that nobody else ever finds it open.
     fchmod(&fd, Mode::S_IRUSR | Mode::S_IWUSR)?;
-    bind(fd.as_raw_fd(), &UnixAddr::new(path)?)?;
+    // Nor before it listens: whoever finds it is heard.
+    let mut new = path.as_os_str().to_owned();
+    new.push(".new");
+    let new = Path::new(&new);
+    if is_socket(new).with_context(|| new.display().to_string())? {
+        fs::remove_file(new)?;
+    }
+    bind(fd.as_raw_fd(), &UnixAddr::new(new)?)?;
     listen(&fd, Backlog::new(BACKLOG)?)?;
+    fs::rename(new, path)?;
     let made = fs::symlink_metadata(path)?;
     Ok(StatsSocket {
         listener: fd.into(),
@@ -74,6 +77,16 @@ fn make(path: &Path, start: Rc<Sample>) -> Result<StatsSocket> {
         file: (made.dev(), made.ino()),
         start,
     })
+}
+
+/// Whether a socket is there already; an error if anything else is.
+fn is_socket(path: &Path) -> Result<bool> {
+    match fs::symlink_metadata(path) {
+        Ok(there) if there.file_type().is_socket() => Ok(true),
+        Ok(_) => bail!("something is there that is no socket"),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error.into()),
+    }
 }
 
 impl Drop for StatsSocket {

@@ -1,4 +1,4 @@
-//! Standard output whose reader may be slow, stuck or gone.
+//! Standard output whose reader may be slow, stuck or gone; and files that flags name.
 
 use super::stop::{Stop, Wake};
 use crate::{
@@ -65,8 +65,12 @@ pub fn write<W: Write + AsFd>(
 /// Makes the file that a flag names.
 ///
 /// # Errors
-/// [`Exit::Usage`]: it cannot be written.
+/// [`Exit::Usage`]: it cannot be written, or is called `-`, which stands for something else elsewhere.
 pub fn create(flag: &str, path: &Path) -> Result<File, Failure> {
+    if path == "-" {
+        let text = format!("{flag} -: a file is expected; standard output is /dev/stdout");
+        return Err(Failure::new(Exit::Usage, text));
+    }
     File::create(path).map_err(|error| {
         let name = text::printable(path.as_os_str().as_encoded_bytes());
         let why = exit::reason(&error);

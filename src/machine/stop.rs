@@ -19,7 +19,11 @@ use std::{
         unix::net::UnixStream,
     },
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError, Weak, atomic::AtomicBool},
+    sync::{
+        Arc, Mutex, PoisonError, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
     time::Duration,
 };
 
@@ -153,22 +157,28 @@ impl Stop {
     }
 
     /// One that SIGINT, SIGTERM and SIGHUP trigger, the second of which ends the process at once: for work that may be
-    /// somebody else's endless loop, and leaves nothing behind.
+    /// somebody else's endless loop, and leaves nothing behind. One that comes with the first is the same wish: `timeout`
+    /// sends each signal to the process and to its group.
     ///
     /// # Errors
     /// As [`Self::but_hangup`].
     pub fn on_signals_or_end() -> Result<Self> {
-        let triggered = Arc::new(AtomicBool::new(false));
-        for signal in [SIGINT, SIGTERM, SIGHUP] {
-            // In this order: the first signal finds it false.
-            flag::register_conditional_shutdown(signal, Exit::Failed as i32, triggered.clone())
-                .and_then(|_| flag::register(signal, triggered.clone()))
-                .context("installing a signal handler")?;
-        }
+        const SAME_WISH: Duration = Duration::from_millis(300);
+        const LONG: Duration = Duration::from_secs(3600);
+        let wished = Arc::new(AtomicBool::new(false));
         let stop = Self::new()?;
         for signal in [SIGINT, SIGTERM, SIGHUP] {
+            flag::register_conditional_shutdown(signal, Exit::Failed as i32, wished.clone())
+                .context("installing a signal handler")?;
             stop.0.on(signal)?;
         }
+        let stopped = stop.clone();
+        let watch = move || {
+            while stopped.wait(LONG) != Wake::Stop {}
+            thread::sleep(SAME_WISH);
+            wished.store(true, Ordering::Relaxed);
+        };
+        thread::Builder::new().spawn(watch).context("starting a thread for signals")?;
         Ok(stop)
     }
 

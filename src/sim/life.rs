@@ -4,7 +4,7 @@ use super::{
     abi,
     actor::Step,
     events::Kind,
-    machine::Machine,
+    machine::{Machine, OF_SCENARIO},
     scenario::TASKS_MAX,
     task::{Place, TaskId},
 };
@@ -206,7 +206,7 @@ impl Machine<'_> {
 
     fn fork(&mut self, cpu: u32, group: usize) {
         if self.actors.len() >= TASKS_MAX {
-            return self.violated("scenario", format!("more than {TASKS_MAX} tasks were forked"));
+            return self.violated(OF_SCENARIO, format!("more than {TASKS_MAX} tasks were forked"));
         }
         let number = self.stats.groups[group].tasks as usize;
         let id = self.create(group, number);

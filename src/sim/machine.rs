@@ -34,6 +34,9 @@ pub struct Violation {
     pub what: String,
 }
 
+/// The oracle that finds fault with the scenario, not with who schedules it.
+pub const OF_SCENARIO: &str = "scenario";
+
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { at_ns, seed, oracle, what } = self;

@@ -57,7 +57,7 @@ mod task;
 mod topology;
 
 pub use self::{
-    machine::{Violation, follow, run, run_policy},
+    machine::{OF_SCENARIO, Violation, follow, run, run_policy},
     object::BUILTIN,
     plan::{Plan, Policies, Results},
     relay::Hosted,

@@ -120,6 +120,14 @@ impl Progress {
 /// One run: its seed's number, how it ended, and what CPU time it took.
 type Run = (u64, Stats, Option<Violation>, Duration);
 
+impl Results<'_> {
+    /// Whether each of so many runs came to its end, or to what an oracle saw.
+    pub fn is_whole(&self, runs: u64) -> bool {
+        let whole_ns = self.summary.scenario.duration.saturating_mul(runs);
+        !self.violations.is_empty() || self.summary.stats.machine.simulated_ns >= whole_ns
+    }
+}
+
 impl Plan {
     /// Reads the scenario.
     ///

@@ -3,7 +3,7 @@
 use super::{
     dist::{Dist, Rng},
     events::Kind,
-    machine::Machine,
+    machine::{Machine, OF_SCENARIO},
     scenario::{Nice, span},
     task::{Place, TaskId},
 };
@@ -168,7 +168,7 @@ impl Machine<'_> {
     pub(super) fn realtime(&mut self, cpu: u32, lasts: u64) {
         if self.cpus[cpu as usize].taken >= REALTIME_MAX {
             let what = format!("CPU {cpu} has more than {REALTIME_MAX} real-time tasks");
-            return self.violated("scenario", what);
+            return self.violated(OF_SCENARIO, what);
         }
         if !self.is_dead(cpu) {
             self.take(cpu);

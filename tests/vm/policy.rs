@@ -465,7 +465,11 @@ fn policy_round_trip(vm: &mut Vm) -> Result<()> {
         scheduler.finish()?;
         let row = &intervals.last().context("no interval")?["policy"];
         let sum = sums(&intervals)?;
-        vm.say(format!("{policy}: answer {}, served {}", row["answer"], row["served"]));
+        let times = |of: &str| {
+            let figures = ["p50_us", "p99_us", "max_us"].map(|figure| &row[of][figure]);
+            format!("{of} p50 {}, p99 {}, max {} us", figures[0], figures[1], figures[2])
+        };
+        vm.say(format!("{policy}: {}; {}", times("answer"), times("served")));
         let [offered, decided, gone] = [sum["offered"], sum["decided"], sum["gone"]];
         vm.say(format!("{decided} decided, {} taken, {gone} gone of {offered}", sum["taken"]));
         ensure!(decided * 20 > offered * 19, "{decided} of {offered} decided");
