@@ -364,7 +364,7 @@ struct cpu_ctx {
 	u16 give_way;     /* 1: that policy wants what runs preempted. Written by relay_apply */
 	u16 parts_wait;   /* 1: at looked_at tasks waited in the queues of its parts */
 	u32 parts;        /* bits: parts of its LLC whose tasks it may run. Written by any CPU */
-	u32 pinned;       /* 0: no task waits in its queue of bound ones. Set by rule_hurry, too */
+	u32 pinned;       /* 0: no task waits in its queue of bound ones. hurry() sets it, too */
 	u64 leaving_at;   /* when it went idle, and was not asked; 0: it is asked */
 };
 
