@@ -398,7 +398,7 @@ fn hostile_input_is_bounded() {
         (format!("{head}{group}cpus = \"4294967295\"\n"), 2, "0 to 2047"),
         (format!("{head}{group}cpus = \"0-4294967295\"\n"), 2, "0 to 2047"),
         (format!("{head}{group}cpus = \"{}0\"\n", many("0-2047,")), 0, ""),
-        (format!("{head}{group}{flood}"), 1, "real-time tasks"),
+        (format!("{head}{group}{flood}"), 2, "real-time tasks"),
         ("\"".repeat(1 << 20), 2, "line 1"),
     ];
     for (number, (text, exit, says)) in cases.iter().enumerate() {
