@@ -20,11 +20,21 @@ def render(values):
     return [doc for text in manifests.values() for doc in yaml.safe_load_all(text) if doc]
 
 
+def objects(values):
+    """What is rendered, by kind; those that Kubernetes itself knows have been checked."""
+    by_kind = {}
+    for made in render(values):
+        assert by_kind.setdefault(made["kind"], made) is made, f"two of {made['kind']}"
+        if made["apiVersion"].startswith("monitoring.coreos.com/"):
+            continue
+        for version in KUBERNETES:
+            kubernetes_validate.validate(made, version, strict=True)
+    return by_kind
+
+
 def container(values):
-    """The one container of the one DaemonSet, having checked both."""
-    (daemonset,) = render(values)
-    for version in KUBERNETES:
-        kubernetes_validate.validate(daemonset, version, strict=True)
+    """The one container of the DaemonSet, having checked both."""
+    daemonset = objects(values)["DaemonSet"]
     assert daemonset["kind"] == "DaemonSet", daemonset
     template = daemonset["spec"]["template"]
     selector = daemonset["spec"]["selector"]["matchLabels"]
@@ -66,6 +76,33 @@ def main():
     assert not {"tolerations", "nodeSelector", "priorityClassName"} & pod.keys(), pod
     assert "resources" not in bare, bare
 
+    assert objects({}).keys() == {"DaemonSet"}, objects({})
+    rules = '[[rule]]\nname = "nginx"\nclass = "latency"\n'
+    ruled = objects({"config": rules})
+    assert ruled.keys() == {"DaemonSet", "ConfigMap"}, ruled
+    assert ruled["ConfigMap"]["data"] == {"config.toml": rules}, ruled
+    pod, follows = container({"config": rules, "args": ["--slice-us", "2000"]})
+    assert follows["args"][2:] == ["--config", "/etc/scheduler/config.toml", "--watch-config", "--slice-us", "2000"]
+    (mount,) = follows["volumeMounts"]
+    # A subPath would never change.
+    assert mount["mountPath"] == "/etc/scheduler" and "subPath" not in mount, mount
+    assert pod["volumes"] == [{"name": "config", "configMap": {"name": "cpu"}}], pod
+
+    _, asked = container({"metrics": {"enabled": True, "port": 9200}})
+    assert asked["args"][2:] == ["--metrics", "0.0.0.0:9200"], asked
+    assert asked["ports"] == [{"name": "metrics", "containerPort": 9200}], asked
+    assert objects({"metrics": {"enabled": True}}).keys() == {"DaemonSet", "Service"}
+    monitored = objects({"metrics": {"enabled": True, "serviceMonitor": {"enabled": True, "labels": {"release": "p"}}}})
+    service, monitor = monitored["Service"], monitored["ServiceMonitor"]
+    template = monitored["DaemonSet"]["spec"]["template"]["metadata"]["labels"]
+    assert service["spec"]["selector"].items() <= template.items(), service
+    assert monitor["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items(), monitor
+    (endpoint,) = monitor["spec"]["endpoints"]
+    assert endpoint["port"] in [port["name"] for port in service["spec"]["ports"]], endpoint
+    assert endpoint["interval"] == "15s" and monitor["metadata"]["labels"]["release"] == "p", monitor
+
+    refused({"metrics": {"enabled": True, "port": 0}})
+    refused({"config": {"slice_us": 3000}})
     refused({"policy": "best"})
     refused({"args": "--stats"})
     refused({"privileged": True})

@@ -6,6 +6,7 @@ use crate::{
     endpoint::{Endpoints, ask::Connection, http::MetricsSocket},
     exit::{Exit, Failure},
     machine::{
+        changes::Changes,
         notify::{Event, Notifier},
         output::{self, terminal_width},
         preflight::{self, Host},
@@ -253,7 +254,7 @@ fn schedule(
 ) -> Result<Exit, Failure> {
     set_up_log(effective.settings.verbosity);
     let policy = set_up(&effective, own)?;
-    let Effective { settings, choice, .. } = &mut effective;
+    let Effective { settings, choice, watched, .. } = &mut effective;
     settings.relayed = policy.as_ref().map(|policy| Relayed {
         grace: choice.grace,
         ring_bytes: choice.ring_bytes,
@@ -267,6 +268,7 @@ fn schedule(
     }
     let stop = Stop::but_hangup()?;
     let hangup = Hangup::on_signal()?;
+    let changes = watched.as_deref().map(Changes::of).transpose()?;
     let notifier = Notifier::from_env();
     let (mut storage, mut storage_of_rules) = (MaybeUninit::uninit(), MaybeUninit::uninit());
     let mut scheduler = Scheduler::load(settings, &host, &mut storage)?;
@@ -285,7 +287,7 @@ fn schedule(
     scheduler.attach()?;
     log::info!("attached");
     let ruler = Ruler::new(&mut storage_of_rules);
-    let mut reloader = Reloader::new(effective, reread, hangup, ruler);
+    let mut reloader = Reloader::new(effective, reread, hangup, changes, ruler);
     reloader.start(&scheduler)?;
     notifier.tell_or_warn(Event::Ready);
 

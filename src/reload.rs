@@ -1,10 +1,11 @@
-//! Settings that change while the kernel schedules: at SIGHUP the command line is taken again, with the configuration
-//! file as it is then.
+//! Settings that change while the kernel schedules: at SIGHUP, or when the file changes, the command line is taken again,
+//! with the configuration file as it is then.
 
 use crate::{
     cli::Effective,
     exit::Failure,
     machine::{
+        changes::Changes,
         notify::{Event, Notifier},
         ruler::Ruler,
         scheduler::Scheduler,
@@ -19,25 +20,21 @@ pub struct Reloader<'a> {
     effective: Effective,
     reread: &'a dyn Fn() -> Result<Effective, Failure>,
     hangup: Hangup,
+    changes: Option<Changes>,
     ruler: Ruler<'a>,
 }
 
-impl AsFd for Reloader<'_> {
-    /// Readable when there is something to [tend](Self::tend) to.
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.hangup.as_fd()
-    }
-}
-
 impl<'a> Reloader<'a> {
-    /// With what is in effect, and where it is read again.
+    /// With what is in effect, and where it is read again: at a SIGHUP and, if that was asked for, at `changes` of the
+    /// file.
     pub fn new(
         effective: Effective,
         reread: &'a dyn Fn() -> Result<Effective, Failure>,
         hangup: Hangup,
+        changes: Option<Changes>,
         ruler: Ruler<'a>,
     ) -> Self {
-        Self { effective, reread, hangup, ruler }
+        Self { effective, reread, hangup, changes, ruler }
     }
 
     /// Puts the rules in force that the program was started with. The scheduler is attached.
@@ -49,9 +46,11 @@ impl<'a> Reloader<'a> {
         self.ruler.set(&self.effective.rules, scheduler)
     }
 
-    /// Readable when tasks may have another rule, unless nobody is looked at for now.
-    pub fn told(&self) -> Option<BorrowedFd<'_>> {
-        self.ruler.told()
+    /// What is readable when there is something to [tend](Self::tend) to, or when tasks may have another rule, unless
+    /// nobody is looked at for now.
+    pub fn fds(&self) -> Vec<BorrowedFd<'_>> {
+        let changes = self.changes.as_ref().map(AsFd::as_fd);
+        [Some(self.hangup.as_fd()), changes, self.ruler.told()].into_iter().flatten().collect()
     }
 
     /// Who keeps the rules of tasks.
@@ -70,25 +69,28 @@ impl<'a> Reloader<'a> {
         &self.effective
     }
 
-    /// Reads the settings again if a user asked for it, and gives the kernel's half those that it can take while it
+    /// Reads the settings again if a user asked for it or the file has changed, and gives the kernel's half those that it can take while it
     /// schedules. Bad ones change nothing. If the terminal has gone that the program was started from, it is to stop.
     pub fn tend(&mut self, scheduler: &mut Scheduler<'_>, notifier: &Notifier, stop: &Stop) {
+        let changed = self.changes.as_mut().is_some_and(Changes::take);
         match self.hangup.take() {
-            None => {}
             Some(Hung::Gone) => stop.trigger(),
-            Some(Hung::Asked) => {
-                notifier.tell_or_warn(Event::Reloading);
-                match (self.reread)() {
-                    Ok(now) => {
-                        self.adopt(now, scheduler);
-                        notifier.tell_or_warn(Event::Ready);
-                    }
-                    Err(failure) => {
-                        let why = format!("{:#}", failure.error);
-                        log::warn!("the settings stay as they were: {why}");
-                        notifier.tell_or_warn(Event::Kept(&why));
-                    }
-                }
+            None if !changed => {}
+            Some(Hung::Asked) | None => self.read_again(scheduler, notifier),
+        }
+    }
+
+    fn read_again(&mut self, scheduler: &mut Scheduler<'_>, notifier: &Notifier) {
+        notifier.tell_or_warn(Event::Reloading);
+        match (self.reread)() {
+            Ok(now) => {
+                self.adopt(now, scheduler);
+                notifier.tell_or_warn(Event::Ready);
+            }
+            Err(failure) => {
+                let why = format!("{:#}", failure.error);
+                log::warn!("the settings stay as they were: {why}");
+                notifier.tell_or_warn(Event::Kept(&why));
             }
         }
     }

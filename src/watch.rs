@@ -25,7 +25,6 @@ use crate::{
 use anyhow::Result;
 use std::{
     io,
-    os::fd::AsFd,
     rc::Rc,
     time::{Duration, Instant},
 };
@@ -109,9 +108,7 @@ impl Live<'_, '_, '_> {
     /// Waits for a client, for whoever wants other settings, and for tasks that may have another rule.
     fn wait(&mut self, endpoints: &Endpoints, stop: &Stop, timeout: Duration) -> Wake {
         let timeout = self.reloader.ruler().rest_left().map_or(timeout, |left| left.min(timeout));
-        let told = self.reloader.told();
-        let fds: Vec<_> = [Some(self.reloader.as_fd()), told].into_iter().flatten().collect();
-        endpoints.wait(stop, &fds, timeout)
+        endpoints.wait(stop, &self.reloader.fds(), timeout)
     }
 
     fn tend(&mut self, notifier: &Notifier, stop: &Stop) -> Result<()> {

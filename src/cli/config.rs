@@ -27,6 +27,10 @@ pub(super) struct ConfigArgs {
     /// Take the settings that no flag gives from this file [default: /etc/scheduler/config.toml, if it is there]
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+
+    /// Read the settings again whenever that file changes, as SIGHUP has it do
+    #[arg(long)]
+    pub watch_config: bool,
 }
 
 /// The settings in effect.
@@ -40,6 +44,8 @@ pub struct Effective {
     pub shown: Vec<Shown>,
     /// In the order in which they are tried.
     pub rules: Vec<Rule>,
+    /// The file whose changes are followed.
+    pub watched: Option<PathBuf>,
     /// What was asked for of the figures that a profile has.
     tuning: TuningArgs,
 }
@@ -128,12 +134,22 @@ impl Effective {
         config: &ConfigArgs,
         own: Option<&str>,
     ) -> Result<Self, Failure> {
-        let file = match &config.config {
-            Some(path) => Self::file(path)?,
-            None if own.is_none() => File::read(Path::new(CONFIG_DEFAULT))?.unwrap_or_default(),
-            None => File::default(),
+        let default = own.is_none().then(|| Path::new(CONFIG_DEFAULT));
+        let path = config.config.as_deref().or(default);
+        let file = match (&config.config, default) {
+            (Some(path), _) => Self::file(path)?,
+            (None, Some(default)) => File::read(default)?.unwrap_or_default(),
+            (None, None) => File::default(),
         };
-        Self::layered(file, Some(matches), own)
+        let watched = match path {
+            Some(path) if config.watch_config => Some(path.to_owned()),
+            None if config.watch_config => {
+                let text = "--watch-config: there is no file to watch without --config FILE";
+                return Err(Failure::new(Exit::Usage, text));
+            }
+            _ => None,
+        };
+        Ok(Self { watched, ..Self::layered(file, Some(matches), own)? })
     }
 
     /// Of a file alone.
@@ -193,7 +209,7 @@ impl Effective {
             })
             .collect();
         let mut effective =
-            Self { settings, choice, shown, rules: file.rules, tuning: args.tuning };
+            Self { settings, choice, shown, rules: file.rules, watched: None, tuning: args.tuning };
         effective.show_figures();
         Ok(effective)
     }

@@ -1,5 +1,6 @@
 //! The real machine: what it has, and the way of the scheduler into its kernel and out again.
 
+pub mod changes;
 pub mod cpulist;
 pub mod ejection;
 pub mod enums;

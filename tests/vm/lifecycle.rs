@@ -1,10 +1,10 @@
 //! Start, stop, die: nothing stays behind.
 
-use crate::stress::MISCOUNT_OF_6_12;
+use crate::{stress::MISCOUNT_OF_6_12, truth::next_intervals};
 use anyhow::{Context, Result, ensure};
 use lab::{
     Case, Vm,
-    process::{First, Policy, Running, hog, set_policy},
+    process::{First, Hog, Policy, Running, hog, set_policy},
     qemu::Topology,
     vm::{SCHEDULER, Scheduler, sched_ext},
 };
@@ -102,13 +102,26 @@ fn two_capabilities(vm: &mut Vm) -> Result<()> {
     let sets = ["--inh-caps", "--ambient-caps", "--bounding-set"];
     let mut command = Command::new("setpriv");
     command.args(user).args(sets.map(|set| format!("{set}=-all,+bpf,+perfmon"))).arg(SCHEDULER);
-    let mut scheduler = Scheduler::start(&mut command, &["--json", "--interval", "0.2"])?;
+    // Rules have programs of their own, on tracepoints, and look at every task.
+    const CONFIG: &str = "/run/two-capabilities.toml";
+    let rules = "[[rule]]\nnice = 7\nclass = \"idle\"\n\n[[rule]]\nexe = \"/**\"\nweight = 2\nbudget_percent = 50\n";
+    fs::write(CONFIG, rules)?;
+    let flags = ["-v", "--config", CONFIG, "--json", "--interval", "0.2", "--tasks", "20"];
+    let mut scheduler = Scheduler::start(&mut command, &flags)?;
     let status = fs::read_to_string(format!("/proc/{}/status", scheduler.process().pid()))?;
     ensure!(status.contains(BOTH), "other capabilities:\n{status}");
     ensure!(status.contains("Uid:\t1000\t1000"), "another user:\n{status}");
-    let load = hog().start()?;
+    let [load, ruled] = [hog().start()?, hog().nice(7).start()?];
     thread::sleep(SHORT * 2);
     ensure!(!load.cpu_time()?.is_zero(), "nothing runs");
+    let samples = next_intervals(&mut scheduler, 2)?;
+    let tasks = samples.last().and_then(|sample| sample["tasks"].as_array()).context("no tasks")?;
+    let rule_of = |hog: &Hog| {
+        let row = tasks.iter().find(|task| task["pid"] == hog.pid().as_raw());
+        row.and_then(|row| row["rule"].as_u64())
+    };
+    let rules = [rule_of(&load), rule_of(&ruled)];
+    ensure!(rules == [Some(2), Some(1)], "{rules:?}: {tasks:?}");
     scheduler.check_alive()?;
     let end = scheduler.finish()?;
     ensure!(end.stdout.lines().count() > 1, "no statistics:\n{}", end.stderr);
@@ -256,6 +269,25 @@ fn reloads(vm: &mut Vm) -> Result<()> {
     let said = scheduler.process().stderr();
     for words in ["slice_us = 100000", "stay as they were: ", "partial = true", "next start"] {
         ensure!(said.contains(words), "not {words:?}:\n{said}");
+    }
+    scheduler.finish()?;
+
+    // Without a signal, where that was asked for: written in place, and by a rename over it.
+    let mut command = Command::new(SCHEDULER);
+    command.env("NOTIFY_SOCKET", SOCKET);
+    let scheduler = Scheduler::start(&mut command, &["--config", CONFIG, "--watch-config"])?;
+    // The one before has said that it stops.
+    while !told(&socket, LIMIT)?.starts_with("READY=1") {}
+    const OTHER: &str = "/run/reloads.toml.new";
+    for (path, us) in [(CONFIG, 7000), (OTHER, 8000)] {
+        fs::write(path, format!("slice_us = {us}\n"))?;
+        if path == OTHER {
+            fs::rename(OTHER, CONFIG)?;
+        }
+        let [begin, end] = [told(&socket, LIMIT)?, told(&socket, LIMIT)?];
+        ensure!(begin.starts_with("RELOADING=1\n") && end.starts_with("READY=1\n"), "{begin}{end}");
+        let tells = vm.run(&[SCHEDULER, "profile"], LIMIT)?;
+        ensure!(tells.stdout.contains(&format!("slice_us = {us}")), "{tells:?}");
     }
     scheduler.finish()?;
     fs::remove_file(SOCKET)?;

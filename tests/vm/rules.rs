@@ -25,9 +25,11 @@ pub const CASES: &[Case] = &[
     Case::new(16, "latency_of_a_class", latency_of_a_class).deterministic().on(Topology::TWO),
     Case::new(16, "boosts_are_bounded", boosts_are_bounded).deterministic().on(Topology::TWO),
     Case::new(16, "rules_follow_tasks", rules_follow_tasks).core().on(Topology::TWO),
+    Case::new(16, "boosts_expire", boosts_expire).deterministic().on(Topology::TWO),
 ];
 
 const CONFIG: &str = "/run/rules.toml";
+const GROUPS: &str = "/run/groups";
 const SOCKET: &str = "/run/rules-socket";
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -200,6 +202,39 @@ fn boosts_are_bounded(vm: &mut Vm) -> Result<()> {
     Ok(())
 }
 
+/// Mounts cgroups, if no case has before.
+fn mount_groups(vm: &Vm) -> Result<()> {
+    if Path::new(GROUPS).join("cgroup.procs").exists() {
+        return Ok(());
+    }
+    fs::create_dir_all(GROUPS)?;
+    let mounted = vm.run(&["busybox", "mount", "-t", "cgroup2", "none", GROUPS], LIMIT)?;
+    ensure!(mounted.code == 0, "{mounted:?}");
+    Ok(())
+}
+
+/// A boost ends when its time is over, and what it was is told.
+fn boosts_expire(vm: &mut Vm) -> Result<()> {
+    const WINDOW: Duration = Duration::from_secs(2);
+    let rule = "[[rule]]\nnice = -1\nweight = 20\nbudget_percent = 90\nexpires_s = 4\n";
+    let mut scheduler = scheduler(vm, rule)?;
+    let hogs: Vec<Hog> = [-1, 0, 0, 0, 0]
+        .into_iter()
+        .map(|nice| hog().on(&[1]).nice(nice).start())
+        .collect::<Result<_>>()?;
+    let boosted = share(vm, "with a boost", &hogs, WINDOW)?;
+    thread::sleep(Duration::from_secs(3));
+    let after = share(vm, "after it", &hogs, WINDOW)?;
+    let told = explain(vm, &hogs[0].pid().to_string())?;
+    vm.say(told.trim());
+    scheduler.check_alive()?;
+    scheduler.finish()?;
+    // By weights 86 % of a CPU and, as nice -1 beside four of nice 0, 24 %.
+    ensure!((0.80..0.90).contains(&boosted), "{boosted:.3} of a CPU with a boost");
+    ensure!((0.22..0.26).contains(&after), "{after:.3} of a CPU when it is over");
+    Ok(())
+}
+
 /// A task has its rule soon after it appears, renames itself, moves to another cgroup, or executes another program; its
 /// children have it, too.
 fn rules_follow_tasks(vm: &mut Vm) -> Result<()> {
@@ -207,9 +242,7 @@ fn rules_follow_tasks(vm: &mut Vm) -> Result<()> {
     const GROUP: &str = "/run/groups/team/batch";
     fs::create_dir_all("/run/tools")?;
     fs::copy(env::current_exe()?, TOOL)?;
-    fs::create_dir_all("/run/groups")?;
-    let mounted = vm.run(&["busybox", "mount", "-t", "cgroup2", "none", "/run/groups"], LIMIT)?;
-    ensure!(mounted.code == 0, "{mounted:?}");
+    mount_groups(vm)?;
     fs::create_dir_all(GROUP)?;
     let rules = [
         "cgroup = \"/team/*\"\nclass = \"batch\"",

@@ -34,10 +34,14 @@ pub fn intervals(scheduler: &mut Scheduler) -> Result<Vec<Value>> {
 }
 
 /// Waits for `count` intervals from here on, and returns them.
-fn next_intervals(scheduler: &mut Scheduler, count: usize) -> Result<Vec<Value>> {
+pub fn next_intervals(scheduler: &mut Scheduler, count: usize) -> Result<Vec<Value>> {
+    // Each look reads all that was printed, on a CPU that some cases say is idle.
+    const LOOK_EVERY: Duration = Duration::from_millis(40);
     let before = intervals(scheduler)?.len();
-    let lines = |scheduler: &mut Scheduler| scheduler.process().stdout().matches('\n').count();
-    wait_for(Duration::from_secs(60), || Ok(lines(scheduler) >= before + count))?;
+    wait_for(Duration::from_secs(60), || {
+        thread::sleep(LOOK_EVERY);
+        Ok(scheduler.process().stdout().matches('\n').count() >= before + count)
+    })?;
     Ok(intervals(scheduler)?.split_off(before))
 }
 
