@@ -19,7 +19,7 @@
  * khugepaged, nice 19, copies 2 MiB under RCU, twenty ticks of a slow machine; a tick in
  * five seconds made a stall of 21 s of that (seen in a guest). A tick in 250 ms is 1.6 % of
  * a CPU, and with RESCUE_GAP_NS all readers of a queue together get a slice in 20 ms, of each
- * READER_CPUS CPUs: 64 readers of 80 ms beside hogs on 16 CPUs would end in 34 s else.
+ * READER_CPUS CPUs: by one for all, 64 readers of 160 ms beside hogs on 16 CPUs are an RCU stall.
  */
 #define READER_WAIT_MAX_NS (250ULL * 1000 * 1000)
 #define RESCUE_GAP_NS (20ULL * 1000 * 1000)

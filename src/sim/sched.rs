@@ -124,7 +124,7 @@ impl Machine<'_> {
     fn by_its_clock<T>(&mut self, cpu: u32, callback: impl FnOnce(&mut Kernel) -> T) -> T {
         let most_ns = self.scenario.costs.clock_skew;
         let behind_ns = Rng::new(self.now, cpu.into()).below(most_ns + 1);
-        self.kernel.set_now(self.now - behind_ns);
+        self.kernel.set_now(self.now.saturating_sub(behind_ns));
         let said = callback(&mut self.kernel);
         self.kernel.set_now(self.now);
         said
