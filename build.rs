@@ -59,7 +59,7 @@ fn main() -> Result<()> {
         .header("src/bpf/policy.h")
         .clang_args(["-DPOLICY_FN=", "-x", "c"])
         .allowlist_file(".*/policy.h")
-        .blocklist_type("vclock|boost|effect|cpu_set|task_key|rule_call|explained|cpu_stats|cpu_ctx|llc_ctx|knobs|task_sample|waits|traced")
+        .blocklist_type("vclock|boost|effect|cpu_set|task_key|described|rule_call|explained|cpu_stats|cpu_ctx|llc_ctx|knobs|task_sample|waits|traced")
         .generate()
         .context("generating bindings of src/bpf/policy.h")?
         .to_string()

@@ -4,10 +4,12 @@
 mod config;
 mod file;
 mod flags;
+mod place;
 mod rules;
 
 pub use config::{Adopted, Effective, Origin, Shown};
-pub use file::{CONFIG_DEFAULT, Place};
+pub use file::CONFIG_DEFAULT;
+pub use place::Place;
 
 use crate::{
     compare::{Metric, Plan},

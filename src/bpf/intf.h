@@ -200,7 +200,7 @@ enum ruling_index {
 	NR_RULING,
 };
 
-/* What rules go by. The iterator `rule_scan` writes one for each task, `rule_describe` for one. */
+/* What rules go by. The iterator `rule_scan` writes one for each task, its paths behind it. */
 struct task_key {
 	u64 born_at;
 	s32 pid;
@@ -212,6 +212,11 @@ struct task_key {
 	u32 exe_len;   /* of names, from the last to the first, each with its NUL; 0: unknown */
 	u32 cgroup_len;
 	char comm[TASK_COMM_CHARS];
+};
+
+/* The answer of `rule_describe`. */
+struct described {
+	struct task_key key;
 	char exe[PATH_CHARS + NAME_CHARS];
 	char cgroup[PATH_CHARS + NAME_CHARS];
 };

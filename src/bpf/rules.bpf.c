@@ -26,7 +26,7 @@ struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(map_flags, BPF_F_MMAPABLE);
 	__type(key, u32);
-	__type(value, struct task_key);
+	__type(value, struct described);
 	__uint(max_entries, 1);
 } described SEC(".maps");
 
@@ -119,10 +119,12 @@ __attribute__((noinline)) int describe(struct task_struct *p __arg_trusted,
 				       struct task_ctx *tctx __arg_nonnull)
 {
 	u32 zero = 0;
-	struct task_key *k = bpf_map_lookup_elem(&described, &zero);
+	struct described *d = bpf_map_lookup_elem(&described, &zero);
+	struct task_key *k;
 
-	if (!k)
+	if (!d)
 		return 0;
+	k = &d->key;
 	/* First: what changes from here on is told of again. */
 	__sync_lock_test_and_set(&tctx->told, 0);
 	k->asked = tctx->asked;
@@ -135,8 +137,8 @@ __attribute__((noinline)) int describe(struct task_struct *p __arg_trusted,
 	bpf_probe_read_kernel_str(k->comm, sizeof(k->comm), p->comm);
 	if (tctx->named && tctx->named == rules_in_force())
 		__builtin_memcpy(k->comm, tctx->name, sizeof(k->comm));
-	k->cgroup_len = cgroup_path(k->cgroup, p);
-	k->exe_len = wants_exe ? exe_path(k->exe, p) : 0;
+	k->cgroup_len = cgroup_path(d->cgroup, p);
+	k->exe_len = wants_exe ? exe_path(d->exe, p) : 0;
 	return 1;
 }
 
@@ -180,23 +182,32 @@ int rule_apply(struct rule_call *call)
 	return 0;
 }
 
-/* The keys of all tasks. */
+/* The keys of all tasks, each with its paths behind it. */
 SEC("iter/task")
 int rule_scan(struct bpf_iter__task *ctx)
 {
 	struct task_struct *p = ctx->task;
 	struct task_ctx *tctx;
-	struct task_key *k;
-	u32 zero = 0;
+	struct seq_file *seq = ctx->meta->seq;
+	struct described *d;
+	u32 zero = 0, exe_len, cgroup_len;
 
 	if (!p)
 		return 0;
 	tctx = task_ctx_of(p);
 	if (!tctx || !describe(p, tctx))
 		return 0;
-	k = bpf_map_lookup_elem(&described, &zero);
-	if (k)
-		bpf_seq_write(ctx->meta->seq, k, sizeof(*k));
+	d = bpf_map_lookup_elem(&described, &zero);
+	if (!d)
+		return 0;
+	exe_len = d->key.exe_len;
+	cgroup_len = d->key.cgroup_len;
+	if (exe_len > sizeof(d->exe) || cgroup_len > sizeof(d->cgroup))
+		return 0;
+	/* Where there is no room for all of it, the kernel calls again for this task. */
+	bpf_seq_write(seq, &d->key, sizeof(d->key));
+	bpf_seq_write(seq, d->exe, exe_len);
+	bpf_seq_write(seq, d->cgroup, cgroup_len);
 	return 0;
 }
 

@@ -1,8 +1,8 @@
 //! Values of `intf.h` as the bytes that map system calls take and give.
 
 use super::intf::{
-    cpu_ctx, cpu_set, cpu_stats, cpu_topo, decision, effect, event, explained, llc_ctx, llc_topo,
-    relay, relay_call, rule_call, task_key, task_sample, traced, waits,
+    cpu_ctx, cpu_set, cpu_stats, cpu_topo, decision, described, effect, event, explained, llc_ctx,
+    llc_topo, relay, relay_call, rule_call, task_key, task_sample, traced, waits,
 };
 use std::{
     marker::PhantomData,
@@ -44,6 +44,8 @@ unsafe impl Wire for effect {}
 unsafe impl Wire for cpu_set {}
 // SAFETY: as above.
 unsafe impl Wire for task_key {}
+// SAFETY: as above.
+unsafe impl Wire for described {}
 // SAFETY: as above.
 unsafe impl Wire for rule_call {}
 // SAFETY: as above.

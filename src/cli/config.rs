@@ -2,7 +2,8 @@
 
 use super::{
     Choice,
-    file::{CONFIG_DEFAULT, Entry, File, Kind, Place, as_flag},
+    file::{CONFIG_DEFAULT, Entry, File, Kind, as_flag},
+    place::Place,
     flags::{self, LIVE, OF_POLICY, Refusal, SettingArgs, TuningArgs},
     one_line,
 };

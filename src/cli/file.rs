@@ -1,7 +1,11 @@
 //! The configuration file: TOML, whose keys are the settings of [`super::flags`]. What is wrong with it is told with its
 //! line and column, and what is allowed there.
 
-use super::{flags, one_line, rules};
+use super::{
+    flags, one_line,
+    place::{Place, Source, printable_path},
+    rules,
+};
 use crate::{
     exit::{Exit, Failure},
     rules::Rule,
@@ -13,13 +17,11 @@ use std::{
     any::TypeId,
     error::Error,
     ffi::{OsStr, OsString},
-    fmt,
     fs::OpenOptions,
     io::{self, Read},
     net::SocketAddr,
-    ops::Range,
     os::unix::fs::{FileTypeExt, OpenOptionsExt},
-    path::{Path, PathBuf},
+    path::Path,
 };
 use toml::de::{DeTable, DeValue};
 
@@ -47,44 +49,6 @@ pub(super) struct Entry {
     pub at: Place,
 }
 
-/// A place in a file.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
-    /// The file.
-    pub path: PathBuf,
-    /// From 1.
-    pub line: usize,
-    /// In characters, from 1.
-    pub column: usize,
-}
-
-impl fmt::Display for Place {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}:{}", printable_path(&self.path), self.line, self.column)
-    }
-}
-
-impl Place {
-    pub(super) fn of(path: &Path, text: &str, offset: usize) -> Self {
-        let before = text.get(..offset).unwrap_or(text);
-        let line = before.rsplit('\n').next().unwrap_or(before);
-        Self {
-            path: path.to_owned(),
-            line: before.matches('\n').count() + 1,
-            column: line.chars().count() + 1,
-        }
-    }
-
-    /// A refusal of what is there.
-    pub fn refuse(&self, why: &str) -> Failure {
-        Failure::new(Exit::Usage, format!("{self}: {why}"))
-    }
-}
-
-fn printable_path(path: &Path) -> String {
-    text::printable(path.as_os_str().as_encoded_bytes())
-}
-
 impl File {
     /// The file at `path`; none if there is nothing.
     ///
@@ -103,16 +67,17 @@ impl File {
             Ok(text) => Self::parse(path, text).map(Some),
             Err(error) => {
                 let text = String::from_utf8_lossy(&bytes[..error.valid_up_to()]);
-                Err(Place::of(path, &text, text.len()).refuse("this is no text in UTF-8"))
+                let source = Source::new(path, &text);
+                Err(source.refuse(text.len(), "this is no text in UTF-8"))
             }
         }
     }
 
     fn parse(path: &Path, text: &str) -> Result<Self, Failure> {
-        let refuse = |at: usize, why: &str| Place::of(path, text, at).refuse(why);
+        let source = Source::new(path, text);
         let table = DeTable::parse(text).map_err(|error| {
             let at = error.span().map_or(0, |span| span.start);
-            refuse(at, &one_line(error.message()))
+            source.refuse(at, &one_line(error.message()))
         })?;
         let mut settings: Vec<_> = table.get_ref().iter().collect();
         // The first mistake is told, from above.
@@ -123,17 +88,20 @@ impl File {
             let at = key.span().start;
             let id = key.get_ref().as_ref();
             if id == rules::KEY {
-                file.rules = rules::parse(path, text, value)?;
+                file.rules = rules::parse(&source, value)?;
                 continue;
             }
             let arg = definition.get_arguments().find(|arg| arg.get_id() == id);
-            let arg = arg.ok_or_else(|| refuse(at, &unknown(id, &definition, Some(rules::KEY))))?;
-            let said = shown(text, value.span());
+            let arg =
+                arg.ok_or_else(|| source.refuse(at, &unknown(id, &definition, Some(rules::KEY))))?;
+            let said = source.shown(value.span());
             let values = values(arg, value.get_ref())
                 .and_then(|values| check(arg, &values).map(|()| values))
-                .map_err(|must| refuse(value.span().start, &format!("{id} = {said}: {must}")))?;
+                .map_err(|must| {
+                    source.refuse(value.span().start, &format!("{id} = {said}: {must}"))
+                })?;
             let values = values.into_iter().map(OsString::from).collect();
-            file.entries.push(Entry { id: id.to_owned(), values, at: Place::of(path, text, at) });
+            file.entries.push(Entry { id: id.to_owned(), values, at: source.place(at) });
         }
         Ok(file)
     }
@@ -156,15 +124,6 @@ fn read_bounded(path: &Path) -> Result<Vec<u8>> {
         bail!("it has more than {} KiB", BYTES_MAX >> 10);
     }
     Ok(bytes)
-}
-
-/// The value as the file has it, shortened.
-pub(super) fn shown(text: &str, span: Range<usize>) -> String {
-    const CHARS_MAX: usize = 40;
-    let text = text.get(span).unwrap_or_default().lines().next().unwrap_or_default();
-    let short: String = text.chars().take(CHARS_MAX).collect();
-    let more = if short.len() < text.len() { "…" } else { "" };
-    text::printable(short.as_bytes()) + more
 }
 
 /// What is said to a key that is no setting. `tables`: what else there may be.

@@ -1,6 +1,9 @@
 //! Rules in the configuration file: `[[rule]]`, one a table.
 
-use super::file::{Place, likely, name_of, scalar, shown};
+use super::{
+    file::{likely, name_of, scalar},
+    place::Source,
+};
 use crate::{
     bpf::intf,
     exit::Failure,
@@ -8,7 +11,7 @@ use crate::{
     rules::{
         BUDGET_PERCENT, BUDGET_PERCENT_DEFAULT, Boost, CPU_SETS_MAX, Class, EXPIRES_S, Effect,
         PERIOD_MS, PERIOD_MS_DEFAULT, RULES_MAX, Rule, User, WEIGHT, Who,
-        matcher::{Kind, Matcher, glob},
+        globs::{Kind, Pattern},
     },
     settings::SLICE_US,
     stats::text,
@@ -17,7 +20,6 @@ use crate::{
 use std::{
     collections::{HashMap, HashSet},
     ops::RangeInclusive,
-    path::Path,
 };
 use toml::{
     Spanned,
@@ -47,11 +49,10 @@ const GLOB_MAX: usize = 1024;
 
 /// The tables of a file.
 pub(super) fn parse(
-    path: &Path,
-    text: &str,
+    source: &Source<'_>,
     value: &Spanned<DeValue<'_>>,
 ) -> Result<Vec<Rule>, Failure> {
-    let refuse = |at: usize, why: &str| Place::of(path, text, at).refuse(why);
+    let refuse = |at: usize, why: &str| source.refuse(at, why);
     let begin = value.span().start;
     let DeValue::Array(tables) = value.get_ref() else {
         let what = name_of(value.get_ref());
@@ -70,8 +71,7 @@ pub(super) fn parse(
             let what = name_of(table.get_ref());
             return Err(refuse(at, &format!("a rule is a table, not {what}")));
         };
-        let place = Place::of(path, text, at);
-        let rule = read(path, text, fields, place.to_string())?
+        let rule = read(source, fields, source.place(at).to_string())?
             .map_err(|why| refuse(at, &format!("rule {number}: {why}")))?;
         if let Some(first) = known.insert(rule.who.clone(), number) {
             let why =
@@ -86,14 +86,12 @@ pub(super) fn parse(
         }
         rules.push(rule);
     }
-    Matcher::new(&rules).map_err(|why| refuse(begin, &format!("the globs of all rules: {why}")))?;
     Ok(rules)
 }
 
 /// A rule; the inner error is one of its fields together.
 fn read(
-    path: &Path,
-    text: &str,
+    source: &Source<'_>,
     fields: &DeTable<'_>,
     at: String,
 ) -> Result<Result<Rule, String>, Failure> {
@@ -103,17 +101,16 @@ fn read(
     fields.sort_by_key(|(key, _)| key.span().start);
     for (key, value) in fields {
         let name = key.get_ref().as_ref();
-        let refuse = |at: usize, why: &str| Place::of(path, text, at).refuse(why);
         if !FIELDS.contains(&name) {
             let meant = likely(name, FIELDS);
             let name = text::printable(name.as_bytes());
             let all = FIELDS.join(", ");
             let why = format!("a rule has no field '{name}'; {meant}The fields are {all}");
-            return Err(refuse(key.span().start, &why));
+            return Err(source.refuse(key.span().start, &why));
         }
         draft.set(name, value.get_ref()).map_err(|must| {
-            let said = shown(text, value.span());
-            refuse(value.span().start, &format!("{name} = {said}: {must}"))
+            let said = source.shown(value.span());
+            source.refuse(value.span().start, &format!("{name} = {said}: {must}"))
         })?;
     }
     Ok(draft.rule(at))
@@ -200,7 +197,7 @@ fn pattern(value: &DeValue<'_>, kind: Kind) -> Result<String, String> {
     if text.is_empty() || text.len() > GLOB_MAX {
         return Err(format!("must be a glob of 1 to {GLOB_MAX} bytes"));
     }
-    glob(text, kind)
+    Pattern::new(text, kind)
         .map_err(|why| format!("must be a glob: {}", text::printable(why.as_bytes())))?;
     Ok(text.to_owned())
 }

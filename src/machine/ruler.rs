@@ -4,7 +4,7 @@
 use super::{program::Program, scheduler::Scheduler};
 use crate::{
     bpf::{
-        intf::{self, cpu_set, rule_call, task_key},
+        intf::{self, cpu_set, described, rule_call, task_key},
         rules::{RulesSkel, RulesSkelBuilder},
         wire,
     },
@@ -35,6 +35,8 @@ const TOLD_MAX: usize = 256;
 const REST: u32 = 9;
 /// Longer would be felt by who waits for its rule.
 const REST_MAX: Duration = Duration::from_millis(50);
+/// Of what is told of tasks, read at once; room for some of those that have most.
+const SCAN_BYTES: usize = 16 * size_of::<described>();
 const GENERATION_BITS: u32 = u32::BITS - intf::RULE_INDEX_BITS;
 
 /// Keeps the rules of tasks.
@@ -266,20 +268,22 @@ impl<'obj> Tracker<'obj> {
             self.skel.progs.rule_scan.attach().context("attaching the iterator over tasks")?;
         let mut keys = Iter::new(&link).context("reading what rules go by")?;
         let mut matched = Matched { tasks: 0, rules: vec![false; matcher.rules().len()] };
-        let mut bytes = vec![0; size_of::<task_key>() * 16];
+        let mut bytes = vec![0; SCAN_BYTES];
         let mut len = 0;
         loop {
             let n = keys.read(&mut bytes[len..]).context("reading what rules go by")?;
             len += n;
-            let whole = len / size_of::<task_key>() * size_of::<task_key>();
-            for key in bytes[..whole].chunks(size_of::<task_key>()).filter_map(wire::value) {
+            let mut at = 0;
+            while let Some((key, exe, cgroup, size)) = record(&bytes[at..len]) {
                 matched.tasks += 1;
-                if let Some(rule) = self.decide(&key, matcher, generation)? {
+                let about = Key::of(&key, exe, cgroup);
+                if let Some(rule) = self.decide(&key, &about, matcher, generation)? {
                     matched.rules[rule] = true;
                 }
+                at += size;
             }
-            bytes.copy_within(whole..len, 0);
-            len -= whole;
+            bytes.copy_within(at..len, 0);
+            len -= at;
             if n == 0 {
                 return Ok(matched);
             }
@@ -297,10 +301,12 @@ impl<'obj> Tracker<'obj> {
             if call.done == 0 {
                 continue;
             }
-            let mut bytes = [0; size_of::<task_key>()];
+            let mut bytes = [0; size_of::<described>()];
             self.skel.maps.described.lookup_into(&[0; 4], &mut bytes, MapFlags::ANY)?;
-            if let Some(key) = wire::value(&bytes) {
-                self.decide(&key, matcher, generation)?;
+            if let Some(told) = wire::value::<described>(&bytes) {
+                let (exe, cgroup) = (told.exe.map(|c| c as u8), told.cgroup.map(|c| c as u8));
+                let about = Key::of(&told.key, &exe, &cgroup);
+                self.decide(&told.key, &about, matcher, generation)?;
             }
         }
         Ok(told.len())
@@ -310,10 +316,11 @@ impl<'obj> Tracker<'obj> {
     fn decide(
         &self,
         key: &task_key,
+        about: &Key,
         matcher: &mut Matcher,
         generation: u32,
     ) -> Result<Option<usize>> {
-        let rule = matcher.first(&Key::of(key));
+        let rule = matcher.first(about);
         let index = rule.map_or(0, |rule| first_of(generation, RULES_MAX) + rule as u32 + 1);
         let mut call = rule_call {
             born_at: key.born_at,
@@ -328,6 +335,16 @@ impl<'obj> Tracker<'obj> {
         }
         Ok(rule.filter(|_| call.done != 0))
     }
+}
+
+/// The first task of what `rule_scan` has written, the names of its paths, and the bytes of all that; none if it is not
+/// all there.
+fn record(bytes: &[u8]) -> Option<(task_key, &[u8], &[u8], usize)> {
+    let (key, rest) = bytes.split_at_checked(size_of::<task_key>())?;
+    let key: task_key = wire::value(key)?;
+    let (exe, rest) = rest.split_at_checked(key.exe_len as usize)?;
+    let (cgroup, rest) = rest.split_at_checked(key.cgroup_len as usize)?;
+    Some((key, exe, cgroup, bytes.len() - rest.len()))
 }
 
 fn load<'obj>(

@@ -2,7 +2,7 @@
 
 use super::{
     Class, Rule,
-    matcher::{Kind, glob},
+    globs::{Kind, Pattern, Scratch},
 };
 use crate::{
     bpf::intf::{explained, task_sample},
@@ -43,12 +43,11 @@ pub fn chosen(of: &str, tasks: &[task_sample]) -> Result<(Vec<i32>, usize), Stri
         let is_one = |task: &&task_sample| task.pid == pid || task.tgid == pid;
         tasks.iter().filter(is_one).map(|task| task.pid).collect()
     } else {
-        let glob = glob(of, Kind::Name).map_err(|why| format!("'{said}' is no name: {why}"))?;
-        let glob = glob.compile_matcher();
+        let glob =
+            Pattern::new(of, Kind::Name).map_err(|why| format!("'{said}' is no name: {why}"))?;
+        let mut scratch = Scratch::default();
         let is_one = |task: &&task_sample| {
-            let bytes = task.comm.map(|c| c as u8);
-            let candidate = globset::Candidate::from_bytes(text::until_nul(&bytes));
-            glob.is_match_candidate(&candidate)
+            glob.matches(text::until_nul(&task.comm.map(|c| c as u8)), &mut scratch)
         };
         tasks.iter().filter(is_one).map(|task| task.pid).collect()
     };
@@ -79,8 +78,14 @@ pub fn task(subject: &Subject<'_>) -> Vec<String> {
         None => "  rule: none".to_owned(),
     });
     let by_policy = || format!("as its policy says ({})", policy_name(task.policy));
+    // One that sleeps takes its rule over when it wakes.
+    let ruled = subject.rule.and_then(|(_, rule)| rule.effect.class);
+    let pending = match ruled.filter(|ruled| class != Some(*ruled)) {
+        Some(ruled) => format!("; {} from its next run on", ruled.name()),
+        None => String::new(),
+    };
     let class = class.map_or_else(by_policy, |class| class.name().to_owned());
-    lines.push(format!("  weight {} (nice {}), class {class}", task.weight, task.nice));
+    lines.push(format!("  weight {} (nice {}), class {class}{pending}", task.weight, task.nice));
     if task.budget_ns > 0 {
         let on = if task.boosted != 0 { "on" } else { "off" };
         let left = match task.left_ns {
@@ -217,6 +222,9 @@ mod tests {
         ] {
             assert!(lines.contains(words), "{words}\n{lines}");
         }
+        explained.class = intf::task_class_CLASS_OWN;
+        let lines = task(&Subject { task: explained, rule: Some((4, &rule)) }).join("\n");
+        assert!(lines.contains("(normal); latency from its next run on"), "{lines}");
         (explained.class, explained.budget_ns, explained.policy) = (0, 0, 3);
         let lines = task(&Subject { task: explained, rule: None }).join("\n");
         assert!(lines.contains("rule: none") && lines.contains("(batch)"), "{lines}");

@@ -1,22 +1,25 @@
 //! What a user should know of a list of rules that is good as such.
 
 use super::{
-    Rule,
-    matcher::{Kind, glob},
+    Rule, Who,
+    globs::{Kind, Pattern, Scratch},
 };
 use crate::bpf::intf;
-use globset::GlobMatcher;
+use std::cell::OnceCell;
 
 /// Names of tasks are no longer, in bytes.
 const NAME_MAX: usize = intf::limits_TASK_COMM_CHARS as usize - 1;
 
 /// Rules that never have an effect, and why, a line each.
 pub fn warnings(rules: &[Rule]) -> Vec<String> {
-    let compiled: Vec<_> = rules.iter().map(Compiled::new).collect();
+    let read: Vec<_> = rules.iter().map(Said::of).collect();
     let mut warnings = Vec::new();
     for (i, rule) in rules.iter().enumerate() {
         let why = never(rule).or_else(|| {
-            let first = (0..i).find(|&j| compiled[j].covers(&rules[j], rule))?;
+            let first = (0..i).find(|&j| {
+                covers(&rules[j].who, &rule.who)
+                    && read[j].iter().zip(&read[i]).all(|(outer, inner)| outer.covers(inner))
+            })?;
             let (number, at) = (first + 1, &rules[first].at);
             Some(format!("rule {number} ({at}) matches all that it is about, and comes before it"))
         });
@@ -45,51 +48,58 @@ fn is_literal(glob: &str) -> bool {
     !glob.contains(['*', '?', '[', ']', '{', '}', '\\'])
 }
 
-/// The globs of a rule.
-struct Compiled([Option<GlobMatcher>; 3]);
+/// Whether `earlier` is about all users and nice values that `later` is about.
+fn covers(earlier: &Who, later: &Who) -> bool {
+    let user = earlier
+        .user
+        .as_ref()
+        .is_none_or(|user| later.user.as_ref().map(|later| later.id) == Some(user.id));
+    user && earlier.nice.as_ref().is_none_or(|nice| {
+        let inner = later.nice.as_ref();
+        inner.is_some_and(|inner| nice.start() <= inner.start() && inner.end() <= nice.end())
+    })
+}
 
-impl Compiled {
-    fn new(rule: &Rule) -> Self {
-        let made = |text: &Option<String>, kind| {
-            // Those of rules are good: they were read. A literal one covers itself alone.
-            let text = text.as_ref().filter(|text| !is_literal(text))?;
-            Some(glob(text, kind).ok()?.compile_matcher())
-        };
+/// A glob of a rule, or none, as each is compared with those of all rules after it.
+struct Said<'a> {
+    text: Option<&'a String>,
+    is_literal: bool,
+    kind: Kind,
+    /// Read when something is first held against it, as few are.
+    pattern: OnceCell<Option<Pattern>>,
+}
+
+impl<'a> Said<'a> {
+    fn of(rule: &'a Rule) -> [Self; 3] {
         let who = &rule.who;
-        Self([
-            made(&who.name, Kind::Name),
-            made(&who.exe, Kind::Path),
-            made(&who.cgroup, Kind::Path),
-        ])
+        let globs = [(&who.name, Kind::Name), (&who.exe, Kind::Path), (&who.cgroup, Kind::Path)];
+        globs.map(|(text, kind)| Self {
+            text: text.as_ref(),
+            is_literal: text.as_ref().is_some_and(|text| is_literal(text)),
+            kind,
+            pattern: OnceCell::new(),
+        })
     }
 
-    /// Whether `earlier`, whose globs these are, matches all that `later` does; as far as that is seen by the globs, of
-    /// which those of `later` are literal or the same.
-    fn covers(&self, earlier: &Rule, later: &Rule) -> bool {
-        let (a, b) = (&earlier.who, &later.who);
-        let user =
-            a.user.as_ref().is_none_or(|user| b.user.as_ref().map(|u| u.id) == Some(user.id));
-        let nice = a.nice.as_ref().is_none_or(|nice| {
-            let inner = b.nice.as_ref();
-            inner.is_some_and(|b| nice.start() <= b.start() && b.end() <= nice.end())
-        });
-        let globs = [(&a.name, &b.name), (&a.exe, &b.exe), (&a.cgroup, &b.cgroup)];
-        user && nice
-            && globs.iter().zip(&self.0).all(|((outer, inner), matcher)| match (outer, inner) {
-                (None, _) => true,
-                (Some(_), None) => false,
-                (Some(outer), Some(inner)) => {
-                    let matches = || matcher.as_ref().is_some_and(|glob| glob.is_match(inner));
-                    outer == inner || outer == "**" || (is_literal(inner) && matches())
-                }
-            })
+    /// Whether this matches all that `later` does, as far as that is seen: a later one that is a glob must be the same.
+    fn covers(&self, later: &Self) -> bool {
+        let Some(outer) = self.text else { return true };
+        let Some(inner) = later.text else { return false };
+        let matches = || {
+            // Those of rules are good: they were read.
+            let pattern = self.pattern.get_or_init(|| Pattern::new(outer, self.kind).ok());
+            pattern
+                .as_ref()
+                .is_some_and(|glob| glob.matches(inner.as_bytes(), &mut Scratch::default()))
+        };
+        outer == inner || outer == "**" || !self.is_literal && later.is_literal && matches()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rules::{Class, Who, made};
+    use crate::rules::{Class, made};
 
     #[test]
     fn what_can_never_match_is_told() {

@@ -1,9 +1,10 @@
 //! Rules: what the user says of tasks, by name, path, cgroup, user and nice. The first that matches a task counts.
 //!
-//! [`matcher`] finds the rule of a task, [`lint`] what a user should know of a list of them; the kernel's half is told by
+//! [`matcher`] finds the rule of a task with the [`globs`] that it has, [`lint`] what a user should know of a list of them; the kernel's half is told by
 //! [`crate::machine::ruler`]. What a rule does there: `src/bpf/follow.h`.
 
 pub mod explain;
+pub mod globs;
 pub mod lint;
 pub mod matcher;
 

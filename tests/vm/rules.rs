@@ -15,8 +15,10 @@ use std::{
     env,
     ffi::CString,
     fs,
+    io::{self, Read},
     path::Path,
     process::{Command, ExitCode},
+    sync::Barrier,
     thread,
     time::{Duration, Instant},
 };
@@ -26,6 +28,10 @@ pub const CASES: &[Case] = &[
     Case::new(16, "boosts_are_bounded", boosts_are_bounded).deterministic().on(Topology::TWO),
     Case::new(16, "rules_follow_tasks", rules_follow_tasks).core().on(Topology::TWO),
     Case::new(16, "boosts_expire", boosts_expire).deterministic().on(Topology::TWO),
+    Case::new(16, "rules_by_the_thousand", rules_by_the_thousand)
+        .deterministic()
+        .on(Topology::TWO)
+        .limit_secs(600),
 ];
 
 const CONFIG: &str = "/run/rules.toml";
@@ -232,6 +238,75 @@ fn boosts_expire(vm: &mut Vm) -> Result<()> {
     // By weights 86 % of a CPU and, as nice -1 beside four of nice 0, 24 %.
     ensure!((0.80..0.90).contains(&boosted), "{boosted:.3} of a CPU with a boost");
     ensure!((0.22..0.26).contains(&after), "{after:.3} of a CPU when it is over");
+    Ok(())
+}
+
+/// A thousand rules about ten thousand cgroups, with a task in each, are read and in force within a second.
+fn rules_by_the_thousand(vm: &mut Vm) -> Result<()> {
+    const RULES: usize = 1_000;
+    const TASKS: usize = 10_000;
+    const RELOAD_MAX: Duration = Duration::from_secs(1);
+    for (file, value) in [
+        ("kernel/threads-max", "50000"),
+        ("kernel/pid_max", "50000"),
+        ("vm/max_map_count", "100000"),
+    ] {
+        fs::write(Path::new("/proc/sys").join(file), value)?;
+    }
+    mount_groups(vm)?;
+    // Threads of one process may be in cgroups of their own if these are threaded, from the first below the root on.
+    let threaded = |path: &Path| -> Result<()> {
+        fs::create_dir(path)?;
+        fs::write(path.join("cgroup.type"), "threaded").with_context(|| format!("{path:?}"))
+    };
+    let top = Path::new(GROUPS).join("pods.slice");
+    threaded(&top)?;
+    let barrier = Barrier::new(TASKS + 1);
+    let (reader, writer) = io::pipe()?;
+    let (reader, barrier, top) = (&reader, &barrier, &top);
+    let rules = |class: &str| -> String {
+        let rule =
+            |i| format!("[[rule]]\ncgroup = \"/pods.slice/pod{i}-[0-9]*\"\nclass = \"{class}\"\n");
+        (0..RULES).map(rule).collect()
+    };
+    let mut scheduler = scheduler(vm, "")?;
+    thread::scope(|scope| -> Result<()> {
+        for i in 0..TASKS {
+            let group = top.join(format!("pod{}-{i}", i % RULES));
+            threaded(&group)?;
+            thread::Builder::new().stack_size(16 << 10).spawn_scoped(scope, move || {
+                let moved = fs::write(group.join("cgroup.threads"), "0");
+                barrier.wait();
+                moved.expect("a cgroup of its own");
+                // Ends when the other end is closed.
+                (&mut &*reader).read_exact(&mut [0]).ok();
+            })?;
+        }
+        barrier.wait();
+        let mut reload = |class: &str| -> Result<Duration> {
+            fs::write(CONFIG, rules(class))?;
+            let process = scheduler.process();
+            let before = looks(&process.stderr()).len();
+            let begin = Instant::now();
+            process.signal(Signal::SIGHUP)?;
+            while looks(&process.stderr()).len() == before {
+                ensure!(begin.elapsed() < LIMIT, "{}", process.stderr());
+                thread::sleep(Duration::from_millis(10));
+            }
+            let took = begin.elapsed();
+            let look = *looks(&process.stderr()).last().context("what a look took")?;
+            vm.say(format!("{took:.0?} from the signal on, of which {look:.0?} at the tasks"));
+            Ok(took)
+        };
+        let took = [reload("batch")?, reload("idle")?];
+        let told = explain(vm, "--rules")?;
+        drop(writer);
+        vm.say(told.lines().take(8).collect::<Vec<_>>().join("\n"));
+        ensure!(took.iter().all(|took| *took < RELOAD_MAX), "{took:?}");
+        Ok(())
+    })?;
+    scheduler.check_alive()?;
+    scheduler.finish()?;
     Ok(())
 }
 
