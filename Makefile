@@ -166,12 +166,15 @@ uninstall:
 	for file in $(SHARED); do rm -f "$(DESTDIR)$(PREFIX)/share/$$file" || exit 1; done
 
 # Into target/debian.
-deb: build
+deb:
 	@scripts/setup.sh deb
+	@packaging/build.sh
 	@packaging/deb.sh
 
-rpm: build
+# Into target/generate-rpm.
+rpm:
 	@scripts/setup.sh rpm
+	@packaging/build.sh
 	@packaging/rpm.sh
 
 # The packages as a machine of a user sees them, and the chart. As root; it takes minutes.

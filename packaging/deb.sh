@@ -1,5 +1,5 @@
 #!/bin/sh
-# Packs what `make build` has built as a Debian package, into target/debian.
+# Packs what packaging/build.sh has built as a Debian package, into target/debian.
 #
 #   packaging/deb.sh                   scheduler_VERSION-1_ARCHITECTURE.deb
 #   packaging/deb.sh FILE [VERSION]    into this file, as if it were of that version; for packaging/test.sh
@@ -9,6 +9,9 @@ umask 022
 # The time that all files in the package have, so that the same files are packed to the same bytes.
 SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}
 export SOURCE_DATE_EPOCH
+target=${CARGO_TARGET_DIR:-$PWD/target}
+export CARGO_TARGET_DIR="$target/package"
 # cargo-deb compresses no file of the target folder.
-gzip -9 -n -f -k "${CARGO_TARGET_DIR:-target}/release/share/man/man8/scheduler.8"
-.cache/tools/bin/cargo-deb --quiet --no-build --strip ${1:+--output "$1"} ${2:+--deb-version "$2"}
+gzip -9 -n -f -k "$CARGO_TARGET_DIR/release/share/man/man8/scheduler.8"
+mkdir -p "$target/debian"
+.cache/tools/bin/cargo-deb --quiet --no-build --strip --output "${1:-$target/debian/}" ${2:+--deb-version "$2"}
