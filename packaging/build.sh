@@ -1,6 +1,5 @@
 #!/bin/sh
-# Builds what the packages hold, into target/package: the same bytes from the same commit, wherever the sources and cargo's
-# files are. Apart from what `make build` has built, because with other flags for the compiler all is compiled again.
+# Builds what the packages hold, into target/package: the same bytes each time, and without paths of this machine. Apart from what `make build` has built, because with other flags for the compiler all is compiled again.
 set -eu
 cd "$(dirname "$0")/.."
 target=${CARGO_TARGET_DIR:-$PWD/target}
