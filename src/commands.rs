@@ -253,8 +253,12 @@ fn schedule(
     reread: &dyn Fn() -> Result<Effective, Failure>,
 ) -> Result<Exit, Failure> {
     set_up_log(effective.settings.verbosity);
+    // Early: a change before this one is missed.
+    let changes = effective.watched.as_deref().map(Changes::of).transpose();
+    let changes = changes
+        .map_err(|error| Failure::new(Exit::Usage, format!("--watch-config: {error:#}")))?;
     let policy = set_up(&effective, own)?;
-    let Effective { settings, choice, watched, .. } = &mut effective;
+    let Effective { settings, choice, .. } = &mut effective;
     settings.relayed = policy.as_ref().map(|policy| Relayed {
         grace: choice.grace,
         ring_bytes: choice.ring_bytes,
@@ -268,7 +272,6 @@ fn schedule(
     }
     let stop = Stop::but_hangup()?;
     let hangup = Hangup::on_signal()?;
-    let changes = watched.as_deref().map(Changes::of).transpose()?;
     let notifier = Notifier::from_env();
     let (mut storage, mut storage_of_rules) = (MaybeUninit::uninit(), MaybeUninit::uninit());
     let mut scheduler = Scheduler::load(settings, &host, &mut storage)?;

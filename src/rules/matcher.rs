@@ -48,9 +48,12 @@ fn path(bytes: &[u8], len: u32) -> Option<Vec<u8>> {
     Some(path)
 }
 
+/// The glob of one field.
+type GlobOf = fn(&Who) -> Option<&String>;
+
 /// The kinds of text that rules have globs of. A rule is looked at where its first glob matches, in the order of this
 /// list: of cgroups and programs there are many, and of most names one.
-const FIELDS: [(Kind, fn(&Who) -> Option<&String>); 3] = [
+const FIELDS: [(Kind, GlobOf); 3] = [
     (Kind::Path, |who| who.cgroup.as_ref()),
     (Kind::Path, |who| who.exe.as_ref()),
     (Kind::Name, |who| who.name.as_ref()),
