@@ -168,13 +168,13 @@ uninstall:
 # Into target/debian.
 deb:
 	@scripts/setup.sh deb
-	@packaging/build.sh
+	@CARGO="$(CARGO)" packaging/build.sh
 	@packaging/deb.sh
 
 # Into target/generate-rpm.
 rpm:
 	@scripts/setup.sh rpm
-	@packaging/build.sh
+	@CARGO="$(CARGO)" packaging/build.sh
 	@packaging/rpm.sh
 
 # The packages as a machine of a user sees them, and the chart. As root; it takes minutes.

@@ -4,7 +4,7 @@
 #   packaging/rpm.sh                   scheduler-VERSION-1.ARCHITECTURE.rpm
 #   packaging/rpm.sh FILE [VERSION]    into this file, as if it were of that version; for packaging/rpm-test.sh
 set -eu
-cd "$(dirname "$0")/.."
+cd -P "$(dirname "$0")/.."
 umask 022
 target=${CARGO_TARGET_DIR:-$PWD/target}
 export CARGO_TARGET_DIR="$target/package"
@@ -15,6 +15,7 @@ export SOURCE_DATE_EPOCH
 stage=$CARGO_TARGET_DIR/release/rpm share=$CARGO_TARGET_DIR/release/share
 rm -rf "$stage"
 mkdir -p "$stage" "$target/generate-rpm"
+[ $# -gt 0 ] || rm -f "$target"/generate-rpm/scheduler-*.rpm
 strip -o "$stage/scheduler" "$CARGO_TARGET_DIR/release/scheduler"
 gzip -9 -n -c "$share/man/man8/scheduler.8" >"$stage/scheduler.8.gz"
 cp "$share/bash-completion/completions/scheduler" "$stage/scheduler.bash"
@@ -22,4 +23,4 @@ cp "$share/zsh/site-functions/_scheduler" "$share/fish/vendor_completions.d/sche
 	packaging/scheduler.service packaging/config.toml packaging/metrics.conf packaging/policy.conf packaging/grafana.json \
 	LICENSE CHANGELOG.md README.md "$stage/"
 touch -d "@$SOURCE_DATE_EPOCH" "$stage"/*
-.cache/tools/bin/cargo-generate-rpm --auto-req builtin --output "${1:-$target/generate-rpm/}" ${2:+--set-metadata "version = \"$2\""}
+.cache/tools/bin/cargo-generate-rpm --target-dir "$CARGO_TARGET_DIR" --auto-req builtin --output "${1:-$target/generate-rpm/}" ${2:+--set-metadata "version = \"$2\""}

@@ -17,7 +17,7 @@ deb=$target/debian/scheduler_$version-1_$(dpkg --print-architecture).deb
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT INT TERM
 
-# cargo-deb empties its folder each time.
+# It is made again below.
 cp "$deb" "$work/"
 deb=$work/${deb##*/}
 

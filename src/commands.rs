@@ -255,8 +255,8 @@ fn schedule(
     set_up_log(effective.settings.verbosity);
     // Early: a change before this one is missed.
     let changes = effective.watched.as_deref().map(Changes::of).transpose();
-    let changes = changes
-        .map_err(|error| Failure::new(Exit::Usage, format!("--watch-config: {error:#}")))?;
+    let changes =
+        changes.map_err(|error| Failure::new(Exit::Usage, format!("--watch-config: {error:#}")))?;
     let policy = set_up(&effective, own)?;
     let Effective { settings, choice, .. } = &mut effective;
     settings.relayed = policy.as_ref().map(|policy| Relayed {

@@ -3,9 +3,9 @@
 use super::{
     Choice,
     file::{CONFIG_DEFAULT, Entry, File, Kind, as_flag},
-    place::Place,
     flags::{self, LIVE, OF_POLICY, Refusal, SettingArgs, TuningArgs},
     one_line,
+    place::Place,
 };
 use crate::{
     exit::{Exit, Failure},

@@ -28,8 +28,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Tasks that are looked at in one turn: a few milliseconds.
-const TOLD_MAX: usize = 256;
+/// A turn of looking at tasks is over after this, and takes so many at once: names and paths that a user made for it may
+/// take half a millisecond each to be held against a thousand rules.
+const TURN: Duration = Duration::from_millis(5);
+const TOLD_MAX: usize = 16;
 /// After a turn nobody is looked at for this many times as long as it took: whatever tasks do to be told of, it takes a
 /// tenth of one CPU.
 const REST: u32 = 9;
@@ -176,7 +178,13 @@ impl<'obj> Ruler<'obj> {
             return Ok(());
         }
         let begin = Instant::now();
-        let nr = tracker.look(matcher, self.generation)?;
+        let mut nr = tracker.look(matcher, self.generation)?;
+        while nr > 0 && nr % TOLD_MAX == 0 && begin.elapsed() < TURN {
+            match tracker.look(matcher, self.generation)? {
+                0 => break,
+                more => nr += more,
+            }
+        }
         if tracker.has_lost(scheduler)? {
             log::info!("more tasks changed at once than are told of: looking at all");
             tracker.scan(matcher, self.generation, scheduler)?;

@@ -13,12 +13,16 @@ const NAME_MAX: usize = intf::limits_TASK_COMM_CHARS as usize - 1;
 /// Rules that never have an effect, and why, a line each.
 pub fn warnings(rules: &[Rule]) -> Vec<String> {
     let read: Vec<_> = rules.iter().map(Said::of).collect();
+    let mut scratch = Scratch::default();
     let mut warnings = Vec::new();
     for (i, rule) in rules.iter().enumerate() {
         let why = never(rule).or_else(|| {
             let first = (0..i).find(|&j| {
                 covers(&rules[j].who, &rule.who)
-                    && read[j].iter().zip(&read[i]).all(|(outer, inner)| outer.covers(inner))
+                    && read[j]
+                        .iter()
+                        .zip(&read[i])
+                        .all(|(outer, inner)| outer.covers(inner, &mut scratch))
             })?;
             let (number, at) = (first + 1, &rules[first].at);
             Some(format!("rule {number} ({at}) matches all that it is about, and comes before it"))
@@ -82,15 +86,13 @@ impl<'a> Said<'a> {
     }
 
     /// Whether this matches all that `later` does, as far as that is seen: a later one that is a glob must be the same.
-    fn covers(&self, later: &Self) -> bool {
+    fn covers(&self, later: &Self, scratch: &mut Scratch) -> bool {
         let Some(outer) = self.text else { return true };
         let Some(inner) = later.text else { return false };
-        let matches = || {
+        let mut matches = || {
             // Those of rules are good: they were read.
             let pattern = self.pattern.get_or_init(|| Pattern::new(outer, self.kind).ok());
-            pattern
-                .as_ref()
-                .is_some_and(|glob| glob.matches(inner.as_bytes(), &mut Scratch::default()))
+            pattern.as_ref().is_some_and(|glob| glob.matches(inner.as_bytes(), scratch))
         };
         outer == inner || outer == "**" || !self.is_literal && later.is_literal && matches()
     }

@@ -127,16 +127,15 @@ impl Matcher {
             .iter()
             .zip(&self.fields)
             .flat_map(|(globs, field)| globs.iter().flat_map(|glob| &field.rules[*glob]));
-        let is_about = |index: &&usize| {
-            let Ready { rule, globs } = &self.rules[**index];
-            let who = &rule.who;
-            globs
-                .iter()
-                .zip(&matched)
-                .all(|(glob, matched)| glob.is_none_or(|glob| matched.contains(&glob)))
-                && who.user.as_ref().is_none_or(|user| user.id == key.uid)
-                && who.nice.as_ref().is_none_or(|nice| nice.contains(&key.nice))
-        };
+        let is_about =
+            |index: &&usize| {
+                let Ready { rule, globs } = &self.rules[**index];
+                let who = &rule.who;
+                globs.iter().zip(&matched).all(|(glob, matched)| {
+                    glob.is_none_or(|glob| matched.binary_search(&glob).is_ok())
+                }) && who.user.as_ref().is_none_or(|user| user.id == key.uid)
+                    && who.nice.as_ref().is_none_or(|nice| nice.contains(&key.nice))
+            };
         by_glob.chain(&self.rest).filter(is_about).min().copied()
     }
 
