@@ -303,6 +303,9 @@ fn rules_by_the_thousand(vm: &mut Vm) -> Result<()> {
         let told = explain(vm, "--rules")?;
         drop(writer);
         vm.say(told.lines().take(8).collect::<Vec<_>>().join("\n"));
+        let each = format!("  {} tasks: ", TASKS / RULES);
+        let ruled = told.lines().filter(|line| line.starts_with(&each)).count();
+        ensure!(ruled == RULES, "{ruled} of {RULES} rules have their tasks: {told:.2000}");
         ensure!(took.iter().all(|took| *took < RELOAD_MAX), "{took:?}");
         Ok(())
     })?;
